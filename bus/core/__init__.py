@@ -1,0 +1,1 @@
+"""Pure records, errors, identity, money, settings. Imports no client library."""

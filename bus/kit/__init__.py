@@ -1,0 +1,1 @@
+"""What a connector author touches. HTTP, never Kafka."""

@@ -1,0 +1,177 @@
+"""The manifest: what is true of a vendor, as data. It states facts and never computes."""
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from bus.core.errors import ManifestError
+
+Idempotency: TypeAlias = Literal["KEY", "CLIENT_ID", "SEARCH", "NONE", "REPEATABLE"]
+Capability: TypeAlias = Literal[
+    "incremental", "full", "deletes", "write", "idempotency_key", "batch_write", "attachments", "webhooks"
+]
+
+
+class Facts(BaseModel):
+    """Base: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Auth(Facts):
+    """OAuth 2.0 authorisation code of a confidential client."""
+
+    kind: Literal["oauth2"]
+    authorize_url: str
+    token_url: str
+    scopes: tuple[str, ...] = ()
+    client_auth: Literal["basic", "body"]
+    access_token_lifetime_s: int
+    refresh_not_before_s: int = 0
+    """Seconds after issue before which the vendor refuses a refresh."""
+    refresh_before_expiry_s: int = 60
+    refresh_token_rotates: bool
+    refresh_token_lifetime_s: int
+    retry_after_empty_answer: bool = False
+
+
+class Limit(Facts):
+    """One vendor limit. `scope` says what shares it."""
+
+    name: str
+    calls: int
+    per_s: int
+    window: Literal["sliding", "clock_minute", "utc_day"] = "sliding"
+    scope: Literal["connection"] = "connection"
+    limit_header: str | None = None
+    remaining_header: str | None = None
+    reset_header: str | None = None
+    reset_unit: Literal["epoch_ms", "epoch_s", "delta_s"] | None = None
+    """Unit of the reset header."""
+    paths: tuple[str, ...] = ()
+    """Only calls whose path starts so; empty: all."""
+
+
+class ErrorLimit(Facts):
+    """More errors than this on one endpoint block it."""
+
+    errors: int
+    per_s: int
+    statuses: tuple[int, ...]
+
+
+class Stream(Facts):
+    """A readable collection."""
+
+    name: str
+    entities: tuple[str, ...]
+    kind: Literal["incremental", "full"]
+    poll_s: int
+    """Default seconds between polls."""
+    calls_per_poll: int = 1
+    """Calls of a poll that finds nothing: for the forecast."""
+    deletes: Literal["feed", "none", "scan"] = "none"
+    window_days: int | None = None
+    """How far back the vendor remembers changes."""
+    page_size_max: int
+    overlap: str = ""
+    """For people: what is read twice, and why that is enough."""
+
+
+class Reads(Facts):
+    """Which canonical fields an entity of this system ever fills: others are refused in `when` and `set`."""
+
+    fields: tuple[str, ...]
+    line_fields: tuple[str, ...] = ()
+    enums: dict[str, tuple[str, ...]] = {}
+    """Enum fields with the members this system ever gives."""
+
+
+class StepFacts(Facts):
+    """Idempotency class of one call of a write."""
+
+    name: str
+    idempotency: Idempotency
+    natural_key: str | None = None
+    settle_s: int = 0
+    """Seconds after which a search that finds nothing proves absence."""
+    remembers_s: int | None = None
+    """KEY: how long the vendor remembers a key, where known."""
+
+
+class Writes(Facts):
+    """What can be written of an entity."""
+
+    actions: tuple[Literal["create", "update", "deactivate", "delete"], ...]
+    steps: tuple[StepFacts, ...]
+    fields: tuple[str, ...]
+    """Canonical field paths that have a place at this system."""
+    header_values: tuple[str, ...] = ()
+    """Names a flow may `set` on the header besides canonical fields."""
+    line_values: tuple[str, ...] = ()
+    """Names a flow may `set` per line, charge and allowance."""
+    required_values: tuple[str, ...] = ()
+    """Of those, what a flow must `set`."""
+    document_types: tuple[str, ...] = ()
+    reference_fields: dict[str, int] = {}
+    """Fields that can hold a flow's reference, with their length."""
+    facet: Literal["currency"] | None = None
+    text_max: dict[str, int] = {}
+    """Longest text per canonical field."""
+    overlong: Literal["cut", "refuse"] = "cut"
+    match: tuple[str, ...] = ()
+    """Match keys `find` understands."""
+    calls_per_create: int = 1
+
+
+class Manifest(Facts):
+    """All facts of one system."""
+
+    id: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+    name: str
+    entry_point: Annotated[str, Field(pattern=r"^connector:[A-Z]\w+$")]
+    config: Annotated[str, Field(pattern=r"^connector:[A-Z]\w+$")]
+    base_url: str
+    mapping_version: int
+    docs: str
+    capabilities: tuple[Capability, ...]
+    auth: Auth
+    secrets: tuple[str, ...]
+    """Files of a connection's secret folder."""
+    limits: tuple[Limit, ...]
+    error_limit: ErrorLimit | None = None
+    call_timeout_s: float
+    body_bytes_max: int = 32 * 1024 * 1024
+    polling_share_pct: int = 60
+    """Part of each budget for polling; the rest is for writing."""
+    streams: tuple[Stream, ...]
+    reads: dict[str, Reads]
+    writes: dict[str, Writes] = {}
+    errors: dict[str, str] = {}
+    """Rows that differ from the default table of `bus.kit.classify`: status or status/code → error class."""
+    cannot: dict[str, str] = {}
+    """What the system cannot do, for people: shown by `bus connectors show`, refused by `bus validate`."""
+
+    def stream(self, name: str) -> Stream:
+        """A stream by name."""
+        for stream in self.streams:
+            if stream.name == name:
+                return stream
+        raise ManifestError(f"{self.id} has no stream {name!r}: it has {', '.join(s.name for s in self.streams)}")
+
+
+def load_manifest(path: Path) -> Manifest:
+    """Reads and checks a `manifest.toml`."""
+    try:
+        manifest = Manifest.model_validate(tomllib.loads(path.read_text()))
+    except tomllib.TOMLDecodeError as error:
+        raise ManifestError(f"{path}: not TOML: {error}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ManifestError(f"{path}: {where}: {first['msg']} ({error.error_count()} in all)") from error
+    if manifest.id != path.parent.name:
+        raise ManifestError(f"{path}: id {manifest.id!r} differs from its folder {path.parent.name!r}: make them equal")
+    return manifest
