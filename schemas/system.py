@@ -107,6 +107,7 @@ class CursorRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     stream: str
     position: bytes | None = None
     backfilled: bool = False
+    mapping_version: int = 0
     polled_at: datetime | None = None
     pages: int = 0
     budgets: dict[str, int] = {}
@@ -242,7 +243,7 @@ class SeenRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     source_version: str | None = None
     deleted: bool = False
     held: bool = False
-    held_raw: bytes | None = None
+    judged_write: datetime | None = None
     field_hashes: dict[str, str] = {}
 
 

@@ -95,16 +95,27 @@ class MappingError(RecordError):
 
 
 class WriteRejected(RecordError):
-    """A definite refusal: the write did not happen."""
+    """A definite refusal: the write did not happen.
+
+    `regenerate` asks for one more try under the next generation, whose plan differs (a name suffix, say).
+    """
 
     cause = Cause.WRITE_REJECTED
 
     def __init__(
-        self, message: str, *, hint: str = "", cause: Cause | None = None, code: str = "", existing_id: str | None = None
+        self,
+        message: str,
+        *,
+        hint: str = "",
+        cause: Cause | None = None,
+        code: str = "",
+        existing_id: str | None = None,
+        regenerate: bool = False,
     ) -> None:
         super().__init__(message, hint=hint, cause=cause)
         self.code = code
         self.existing_id = existing_id
+        self.regenerate = regenerate
 
 
 class WriteConflict(RecordError):
