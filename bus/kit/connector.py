@@ -120,6 +120,8 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     idempotency: IdempotencyClass
     key: str | None = None
     """KEY: the idempotency key sent. CLIENT_ID: the id chosen. SEARCH: the natural key, for people."""
+    primary: bool = False
+    """The step that makes or changes the object itself: its `external_id` is the object's. Exactly one step of a plan."""
     body: Mapping[str, Any] = {}
     """What will be sent, as far as it is known before earlier steps are done; hashed into the intent."""
 

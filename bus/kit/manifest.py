@@ -123,6 +123,8 @@ class Writes(Facts):
     overlong: Literal["cut", "refuse"] = "cut"
     match: tuple[str, ...] = ()
     """Match keys `find` understands."""
+    product_markers: tuple[str, ...] = ()
+    """Values that stand on a line in place of a product's id, such as a vendor's own shipping marker."""
     calls_per_create: int = 1
 
 
