@@ -1,0 +1,5 @@
+"""`python -m services.sinks`."""
+
+from services.sinks.app import main
+
+main()

@@ -1,0 +1,363 @@
+"""One account: takes its commands, keeps each object in order, parks what must wait, settles the rest.
+
+Commands of one object run one after another in their lane; objects run side by side. Waiting is per object: what cannot go on
+is parked in `bus.state` with its command and its next attempt, and its lane is free again (law 10).
+"""
+
+import asyncio
+import heapq
+import logging
+from collections import defaultdict, deque
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+import msgspec
+
+from bus.core import topics
+from bus.core.clock import Clock, micros
+from bus.core.errors import BusError, CredentialError, MissingDependency, RecordError, StreamError, TransientError, WriteConflict
+from bus.core.policy import decode_policy
+from bus.runtime.codec import Codec
+from bus.runtime.state import AccountState, backfill_key, link_key, object_key
+from schemas.system import (
+    BackfillRecord,
+    Cause,
+    Command,
+    CommandKind,
+    DeadLetter,
+    LinkedBy,
+    LinkState,
+    ObjectRef,
+    ObjectState,
+    Outcome,
+    Standing,
+    StandingRecord,
+    StateRecord,
+)
+from services.sinks.carrying import Carrier
+from services.sinks.ledger import Change, Entry, Ledger, OwnershipLost
+from services.sinks.locks import KeyLocks
+from services.sinks.retry import wait_s
+from services.sinks.settlement import Settlement, dead_letter, link_changes, refused, result_record, standing_change
+
+log = logging.getLogger(__name__)
+
+CONFLICT_TRIES_MAX = 3
+CLOCK_SKEW_S = 5
+"""An observation this close to our own write may be older than it: the next poll observes again."""
+BUG_RETRY_S = 3_600
+CREDENTIAL_RETRY_S = 30
+PARALLEL_OBJECTS_MAX = 8
+
+Lane = tuple[str, ...]
+
+
+class Delivered(msgspec.Struct, frozen=True, kw_only=True):
+    """A command as it came from the outbound topic; `offset` is None for a retry of a parked one."""
+
+    raw: bytes
+    offset: int | None
+
+
+class AccountSink:
+    """The sink of one account."""
+
+    def __init__(
+        self,
+        *,
+        connection: str,
+        state: AccountState,
+        ledger: Ledger,
+        carrier: Carrier,
+        codec: Codec,
+        clock: Clock,
+        locks: KeyLocks,
+        on_outcome: Callable[[str, str, Outcome], None],
+        calls: Callable[[], int],
+        seed: int | None = None,
+    ) -> None:
+        self.connection = connection
+        self.state = state
+        self._ledger = ledger
+        self._carrier = carrier
+        self._codec = codec
+        self._clock = clock
+        self._locks = locks
+        self._on_outcome = on_outcome
+        self._calls = calls
+        self._lanes: dict[Lane, deque[Delivered]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._room = asyncio.Semaphore(PARALLEL_OBJECTS_MAX)
+        self._due: list[tuple[datetime, str, ObjectRef]] = []
+        self._waiting: defaultdict[str, set[tuple[str, ObjectRef]]] = defaultdict(set)
+        self._failed: BaseException | None = None
+
+    # --- intake ------------------------------------------------------------------------------------------------------------
+
+    def restore(self) -> None:
+        """Takes up what an earlier owner left parked."""
+        for standing in self.state.parked():
+            self._remember(standing)
+
+    def backlog(self) -> int:
+        """Commands taken and not yet settled."""
+        return len(self._ledger.offsets(self.state))
+
+    def deliver(self, message: Delivered) -> None:
+        """Takes a command in offset order."""
+        assert message.offset is not None
+        self._ledger.offsets(self.state).taken(message.offset)
+        self._enqueue(message)
+
+    def _enqueue(self, message: Delivered) -> None:
+        lane = self._lane(message)
+        if lane in self._lanes:
+            self._lanes[lane].append(message)
+            return
+        self._lanes[lane] = deque([message])
+        task = asyncio.get_running_loop().create_task(self._run_lane(lane), name="|".join(lane))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _lane(self, message: Delivered) -> Lane:
+        """Commands of one target object share a lane, whatever their flow."""
+        try:
+            command: Command = self._codec.decode(topics.outbound(self.connection), message.raw)
+        except BusError:
+            return ("unreadable",)
+        if command.kind is CommandKind.WRITE and command.source and command.target_entity:
+            return ("write", command.target_entity, command.source.connection, command.source.entity, command.source.id)
+        return ("account",)  # links, observations and the end of the back-fill keep their order
+
+    async def _run_lane(self, lane: Lane) -> None:
+        queue = self._lanes[lane]
+        try:
+            while queue:
+                await self._one(queue[0])
+                queue.popleft()
+        except OwnershipLost:
+            pass  # the owner takes over anew; nothing in memory counts any more
+        except Exception as error:
+            self._failed = error
+            log.exception("lane failed", extra={"connection": self.connection})
+        finally:
+            del self._lanes[lane]
+
+    async def run(self) -> None:
+        """Releases what is due until cancelled. Raises what broke a lane."""
+        try:
+            while True:
+                if self._failed is not None:
+                    raise self._failed
+                self._release_due()
+                await asyncio.sleep(0.1)
+        finally:
+            for task in list(self._tasks):
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # --- one command ---------------------------------------------------------------------------------------------------------
+
+    async def _one(self, message: Delivered) -> None:
+        try:
+            command: Command = self._codec.decode(topics.outbound(self.connection), message.raw)
+        except RecordError as error:
+            await self._unreadable(message, error)
+            return
+        match command.kind:
+            case CommandKind.WRITE:
+                await self._write(command, message)
+            case CommandKind.OBSERVE:
+                await self._observe(command, message)
+            case CommandKind.LINK:
+                await self._link(command, message)
+            case CommandKind.BACKFILLED:
+                await self._backfilled(command, message)
+            case _:
+                await self._unreadable(message, RecordError(f"unknown command kind {command.kind}", cause=Cause.UNKNOWN_VALUE))
+
+    async def _write(self, command: Command, message: Delivered) -> None:
+        assert command.flow and command.source
+        before = self.state.standing(command.flow, command.source)
+        retry = message.offset is None
+        if before is not None and not retry and (command.seq, command.config_version) <= (before.seq, before.config_version):
+            self._on_outcome(command.flow, self.connection, Outcome.STALE)
+            await self._ledger.commit(Entry(state=self.state, settles=message.offset))
+            return
+        if retry and (before is None or before.command != message.raw):
+            return  # a newer version took its place meanwhile
+        calls = self._calls()
+        lock = f"object|{command.target_entity}|{command.source.connection}|{command.source.id}"
+        async with self._room, self._locks.hold([lock]):
+            end = await self._carry_out(command, message.raw, before)
+        end.calls = self._calls() - calls
+        await self._settle(command, message, before, end)
+
+    async def _carry_out(self, command: Command, raw: bytes, before: StandingRecord | None) -> Settlement:
+        """Every way a record's own step can end, as a settlement; nothing of it may stop the others."""
+        try:
+            for attempt in range(CONFLICT_TRIES_MAX):
+                try:
+                    return await self._carrier.carry_out(command, raw)
+                except WriteConflict:
+                    if attempt + 1 == CONFLICT_TRIES_MAX:
+                        raise
+        except MissingDependency as missing:
+            return self._waits(command, missing, before)
+        except TransientError as error:
+            return self._parks(str(error), Cause.CONNECTION_UNAVAILABLE, before, error.retry_after_s)
+        except CredentialError as error:
+            return self._parks(str(error), Cause.CREDENTIAL, before, CREDENTIAL_RETRY_S)
+        except StreamError as error:
+            return self._parks(str(error), Cause.CONNECTION_UNAVAILABLE, before, None)
+        except WriteConflict as error:
+            return self._parks(str(error), Cause.WRITE_CONFLICT, before, None)
+        except RecordError as error:
+            return refused(error)
+        except (OwnershipLost, asyncio.CancelledError):
+            raise
+        except Exception as error:
+            log.exception("a bug stopped one record", extra={"connection": self.connection, "flow": command.flow, "cause": "BUG"})
+            return self._parks(f"{type(error).__name__}: see the log", Cause.BUG, before, BUG_RETRY_S)
+        raise AssertionError("unreachable")
+
+    def _parks(self, detail: str, cause: Cause, before: StandingRecord | None, retry_after_s: float | None) -> Settlement:
+        attempts = before.attempts if before is not None and before.standing is Standing.PARKED else 0
+        delay = retry_after_s if retry_after_s is not None else wait_s(attempts + 1)
+        return Settlement(standing=Standing.PARKED, outcome=Outcome.PARKED, cause=cause, detail=detail, retry_after_s=delay)
+
+    def _waits(self, command: Command, missing: MissingDependency, before: StandingRecord | None) -> Settlement:
+        """Waits for what it names, until its patience (from the first parking) ends."""
+        policy = decode_policy(command.policy or b"{}")
+        patience = timedelta(seconds=max(policy.product.patience_s, policy.customer.patience_s))
+        first = before.parked_at if before is not None and before.seq == command.seq and before.parked_at else self._clock.now()
+        if missing.cause is not Cause.BACKFILL_INCOMPLETE and self._clock.now() - first >= patience:
+            return refused(missing)
+        return Settlement(
+            standing=Standing.WAITING,
+            outcome=Outcome.PARKED,
+            cause=missing.cause,
+            detail=str(missing),
+            hint=missing.hint,
+            missing=missing.missing,
+            retry_after_s=wait_s((before.attempts if before else 0) + 1, longest_s=3_600),
+        )
+
+    async def _settle(self, command: Command, message: Delivered, before: StandingRecord | None, end: Settlement) -> None:
+        """Outcome, link, object, standing, result, dead letter and offset in one transaction (law 5)."""
+        now = self._clock.now()
+        retry_at = now + timedelta(seconds=end.retry_after_s) if end.retry_after_s is not None else None
+        standing = standing_change(self.connection, command, message.raw, end, before, now, retry_at)
+        outgoing = [*end.outgoing, result_record(self.connection, command, end, now)]
+        if end.standing is Standing.DEAD and not (command.reason or "").startswith("dead:"):
+            outgoing.append(dead_letter(self.connection, command, end, now))
+        changes = [*end.changes, standing]
+        await self._ledger.commit(Entry(state=self.state, changes=changes, outgoing=outgoing, settles=message.offset))
+        assert command.flow and standing[1] is not None and standing[1].standing is not None
+        self._on_outcome(command.flow, self.connection, end.outcome)
+        self._remember(standing[1].standing)
+        if end.external_id and end.outcome in (Outcome.CREATED, Outcome.LINKED, Outcome.UPDATED):
+            self._released_by(command.target_entity or "", end.external_id)
+
+    async def _unreadable(self, message: Delivered, error: BusError) -> None:
+        """A command nobody can read keeps its bytes as a dead letter."""
+        letter = DeadLetter(
+            stage="sink",
+            cause=getattr(error, "cause", Cause.MAPPING_ERROR),
+            detail=str(error),
+            hint="the bytes are kept; this is a bug of whoever wrote the command",
+            connection=self.connection,
+            original=message.raw,
+            made_at=self._clock.now(),
+        )
+        key = topics.event_key(self.connection, "command", str(message.offset))
+        await self._ledger.commit(
+            Entry(state=self.state, outgoing=[(topics.DEAD_LETTERS, None, key, letter)], settles=message.offset)
+        )
+
+    # --- what the account's own poller and the peers say -----------------------------------------------------------------------
+
+    async def _observe(self, command: Command, message: Delivered) -> None:
+        """An object of this account as the poller saw it: what can be matched, and what waits for it."""
+        assert command.source and command.event
+        entity, external_id = command.source.entity, command.source.id
+        seen: ObjectState = msgspec.msgpack.decode(command.event, type=ObjectState)
+        old = self.state.object(entity, external_id)
+        ours = old is not None and old.by_bus and old.written_at is not None
+        if ours and old and old.written_at and micros(command.made_at) <= micros(old.written_at) + CLOCK_SKEW_S * 1_000_000:
+            # The observation may be older than our write: only what it can be found by is taken over.
+            seen = msgspec.structs.replace(old, match_keys=seen.match_keys, active=seen.active)
+        change: Change = (object_key(self.connection, entity, external_id), StateRecord(connection=self.connection, object=seen))
+        await self._ledger.commit(Entry(state=self.state, changes=[change], settles=message.offset))
+        self._carrier.forget(external_id)
+        self._released_by(entity, external_id)
+
+    async def _link(self, command: Command, message: Delivered) -> None:
+        """A peer joined one of its objects with one of ours: accepted, or marked CONFLICT where we know otherwise."""
+        assert command.source and command.target_entity and command.target_id
+        entity, source, external_id = command.target_entity, command.source, command.target_id
+        known = self.state.link(entity, source)
+        if known is not None and known.external_id == external_id:
+            await self._ledger.commit(Entry(state=self.state, settles=message.offset))
+            return
+        key, record = link_changes(self.connection, entity, source, None, external_id, None, LinkedBy.PEER)
+        if known is not None and known.state is LinkState.ACTIVE:
+            assert record is not None and record.link is not None
+            conflict = msgspec.structs.replace(known, state=LinkState.CONFLICT)
+            record = StateRecord(connection=self.connection, link=conflict)
+            key = link_key(self.connection, entity, source, None)
+            log.warning("two accounts link one pair differently", extra={"connection": self.connection, "entity": entity})
+        await self._ledger.commit(Entry(state=self.state, changes=[(key, record)], settles=message.offset))
+        self._released_by(entity, external_id)
+
+    async def _backfilled(self, command: Command, message: Delivered) -> None:
+        """All objects of an entity are known: creates may begin."""
+        entity = command.target_entity or ""
+        record = StateRecord(connection=self.connection, backfill=BackfillRecord(entity=entity, complete=True))
+        await self._ledger.commit(
+            Entry(state=self.state, changes=[(backfill_key(self.connection, entity), record)], settles=message.offset)
+        )
+        self._release(f"backfill|{entity}")
+
+    # --- waiting -------------------------------------------------------------------------------------------------------------
+
+    def _remember(self, standing: StandingRecord) -> None:
+        if standing.standing not in (Standing.PARKED, Standing.WAITING):
+            return
+        if standing.retry_at is not None:
+            heapq.heappush(self._due, (standing.retry_at, standing.flow, _Ordered(standing.source)))  # type: ignore[misc]
+        for key in standing.missing:
+            self._waiting[key].add((standing.flow, standing.source))
+
+    def _released_by(self, entity: str, external_id: str) -> None:
+        known = self.state.object(entity, external_id)
+        for key in known.match_keys if known else ():
+            self._release(f"{entity}|{key}")
+
+    def _release(self, key: str) -> None:
+        for flow, source in self._waiting.pop(key, ()):
+            self._retry(flow, source)
+
+    def _release_due(self) -> None:
+        now = self._clock.now()
+        while self._due and self._due[0][0] <= now:
+            retry_at, flow, ordered = heapq.heappop(self._due)
+            source = ordered.ref  # type: ignore[attr-defined]
+            standing = self.state.standing(flow, source)
+            if standing is not None and standing.retry_at == retry_at:
+                self._retry(flow, source)
+
+    def _retry(self, flow: str, source: ObjectRef) -> None:
+        standing = self.state.standing(flow, source)
+        if standing is not None and standing.command is not None and standing.standing in (Standing.PARKED, Standing.WAITING):
+            self._enqueue(Delivered(raw=standing.command, offset=None))
+
+
+class _Ordered:
+    """A source object that can stand in a heap."""
+
+    def __init__(self, ref: ObjectRef) -> None:
+        self.ref = ref
+
+    def __lt__(self, other: "_Ordered") -> bool:
+        return (self.ref.connection, self.ref.entity, self.ref.id) < (other.ref.connection, other.ref.entity, other.ref.id)

@@ -1,0 +1,94 @@
+"""The document a target must hold: the source's facts with the flow's values put in. Pure."""
+
+from datetime import date
+from decimal import Decimal
+from typing import get_args, get_type_hints
+
+import msgspec
+
+from bus.core.errors import MappingError
+from bus.core.identity import Entity
+from bus.kit.manifest import Writes
+from schemas import canon
+from schemas.system import Command, Resolved, ValueKind
+
+
+def with_values(document: Entity, resolved: list[Resolved]) -> Entity:
+    """Puts header values that are canonical fields into the document; the rest stays with the write."""
+    hints = get_type_hints(type(document))
+    changes: dict[str, object] = {}
+    custom = dict(document.custom_fields) if hasattr(document, "custom_fields") else {}
+    for item in resolved:
+        if item.line_id is not None:
+            continue
+        head, _, field_id = item.name.partition(".")
+        if head == "custom_fields" and field_id:
+            custom[field_id] = _custom(item)
+        elif item.name in hints:
+            changes[item.name] = _typed(item, get_args(hints[item.name]) or (hints[item.name],))
+    if custom != getattr(document, "custom_fields", {}):
+        changes["custom_fields"] = custom
+    return msgspec.structs.replace(document, **changes) if changes else document
+
+
+def _typed(item: Resolved, kinds: tuple[object, ...]) -> object:
+    if item.kind is ValueKind.NOTHING or item.value is None:
+        return None
+    if canon.Ref in kinds:
+        return canon.Ref(code=item.value)
+    if Decimal in kinds:
+        return Decimal(item.value)
+    if bool in kinds:
+        return item.value == "true"
+    if date in kinds:
+        return date.fromisoformat(item.value)
+    if str in kinds:
+        return item.value
+    raise MappingError(f"{item.name} cannot be set by a flow", hint="remove it from `set`")
+
+
+def _custom(item: Resolved) -> canon.CustomValue:
+    if item.value is None:
+        return canon.CustomValue()
+    match item.kind:
+        case ValueKind.NUMBER:
+            return canon.CustomValue(number=Decimal(item.value))
+        case ValueKind.FLAG:
+            return canon.CustomValue(flag=item.value == "true")
+        case ValueKind.DAY:
+            return canon.CustomValue(day=date.fromisoformat(item.value))
+        case _:
+            return canon.CustomValue(text=item.value)
+
+
+def has_place(path: str, facts: Writes) -> bool:
+    """Whether the target has a place for a field path."""
+    return path in facts.fields or path.split(".", 1)[0] in facts.fields
+
+
+def facet_of(facts: Writes, currency: str | None, home_currency: str | None) -> str | None:
+    """The facet of a link: the currency where the target's objects have one, none for the account's own currency."""
+    return currency if facts.facet == "currency" and currency and currency != home_currency else None
+
+
+def value_of(command: Command, name: str) -> str | None:
+    """A header value the flow resolved."""
+    return next((item.value for item in command.resolved if item.name == name and item.line_id is None), None)
+
+
+def customer_from(party: canon.Party, currency: str | None) -> canon.Customer:
+    """The customer an order names, as far as the order knows it."""
+    return canon.Customer(
+        kind=party.kind,
+        number=party.customer.code if party.customer else None,
+        display_name=party.company_name,
+        company_name=party.company_name,
+        vat_number=party.vat_number,
+        registration_number=party.registration_number,
+        currency=currency or party.currency,
+        language=party.language,
+        country_code=party.country_code,
+        subject=party.subject,
+        email_index=party.email_index,
+        pii=party.pii,
+    )

@@ -1,0 +1,250 @@
+"""The records that say how a command ended: standing, result, dead letter, link, object."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from decimal import Decimal
+
+import msgspec
+
+from bus.core import topics
+from bus.core.errors import RecordError, TotalsMismatch
+from bus.core.identity import Hasher, match_keys
+from bus.core.money import TOLERANCE
+from bus.kit.connector import StepResult
+from bus.runtime.state import link_key, object_key, standing_key
+from schemas import canon
+from schemas.system import (
+    Cause,
+    Command,
+    CommandKind,
+    DeadLetter,
+    LinkedBy,
+    LinkRecord,
+    LinkState,
+    ObjectRef,
+    ObjectState,
+    Outcome,
+    ResultRecord,
+    Standing,
+    StandingRecord,
+    StateRecord,
+)
+from services.sinks.ledger import Change
+
+Published = tuple[str, int | None, str, msgspec.Struct]
+
+
+class Settlement(msgspec.Struct, kw_only=True):
+    """How one command ended, and all that becomes true with it."""
+
+    standing: Standing
+    outcome: Outcome
+    external_id: str | None = None
+    number: str | None = None
+    detail: str | None = None
+    cause: Cause | None = None
+    hint: str = ""
+    missing: Sequence[str] = ()
+    retry_after_s: float | None = None
+    applied: Mapping[str, str] | None = None
+    """Field hashes of the source as now settled at the target; None keeps what was."""
+    changes: Sequence[Change] = ()
+    outgoing: Sequence[Published] = ()
+    totals: tuple[Decimal, Decimal] | None = None
+    totals_by_rate: Mapping[str, str] = {}
+    calls: int = 0
+
+
+def standing_change(
+    connection: str,
+    command: Command,
+    raw: bytes,
+    end: Settlement,
+    before: StandingRecord | None,
+    now: datetime,
+    retry_at: datetime | None,
+) -> Change:
+    """The one standing of (flow, source object) after this command."""
+    assert command.flow and command.source
+    waits = end.standing in (Standing.PARKED, Standing.WAITING)
+    again = before is not None and before.seq == command.seq and before.standing in (Standing.PARKED, Standing.WAITING)
+    record = StandingRecord(
+        flow=command.flow,
+        source=command.source,
+        seq=command.seq,
+        config_version=command.config_version,
+        standing=end.standing,
+        outcome=end.outcome,
+        cause=end.cause,
+        detail=end.detail,
+        missing=list(end.missing),
+        attempts=(before.attempts if before and again else 0) + 1,
+        parked_at=(before.parked_at if before and again else now) if waits else None,
+        retry_at=retry_at,
+        command=raw if waits else None,
+        applied=dict(end.applied) if end.applied is not None else dict(before.applied) if before else {},
+        external_id=end.external_id or (before.external_id if before else None),
+        settled_at=now,
+    )
+    return standing_key(connection, command.flow, command.source), StateRecord(connection=connection, standing=record)
+
+
+def result_record(connection: str, command: Command, end: Settlement, now: datetime) -> Published:
+    """What the attempt ended in, for `bus.results`."""
+    assert command.source
+    source = command.source
+    record = ResultRecord(
+        command_id=command.id,
+        flow=command.flow,
+        connection=connection,
+        source=source,
+        target_entity=command.target_entity or source.entity,
+        seq=command.seq,
+        config_version=command.config_version,
+        outcome=end.outcome,
+        external_id=end.external_id,
+        number=end.number,
+        detail=end.detail,
+        resolved=command.resolved,
+        source_total=end.totals[0] if end.totals else None,
+        target_total=end.totals[1] if end.totals else None,
+        totals_by_rate=dict(end.totals_by_rate),
+        calls=end.calls,
+        trace=command.trace,
+        ended_at=now,
+    )
+    return topics.RESULTS, None, topics.event_key(source.connection, source.entity, source.id), record
+
+
+def dead_letter(connection: str, command: Command, end: Settlement, now: datetime) -> Published:
+    """The dead letter of a command that cannot go on."""
+    assert command.source
+    source = command.source
+    record = DeadLetter(
+        stage="sink",
+        cause=end.cause or Cause.UNKNOWN,
+        detail=end.detail or "",
+        hint=end.hint,
+        connection=connection,
+        flow=command.flow,
+        source=source,
+        seq=command.seq,
+        original=command.event,
+        trace=command.trace,
+        made_at=now,
+    )
+    return topics.DEAD_LETTERS, None, topics.event_key(source.connection, source.entity, source.id), record
+
+
+def refused(error: RecordError) -> Settlement:
+    """A record that cannot go on."""
+    return Settlement(standing=Standing.DEAD, outcome=Outcome.DEAD, cause=error.cause, detail=str(error), hint=error.hint)
+
+
+def link_changes(
+    connection: str,
+    entity: str,
+    source: ObjectRef,
+    facet: str | None,
+    external_id: str,
+    number: str | None,
+    how: LinkedBy,
+    generation: int = 0,
+) -> Change:
+    """A link of this account."""
+    link = LinkRecord(
+        source=source,
+        entity=entity,
+        facet=facet,
+        external_id=external_id,
+        number=number,
+        state=LinkState.ACTIVE,
+        linked_by=how,
+        generation=generation,
+    )
+    return link_key(connection, entity, source, facet), StateRecord(connection=connection, link=link)
+
+
+def peer_link(connection: str, entity: str, source: ObjectRef, external_id: str, made_at: datetime) -> Published:
+    """Tells the peer account of the link, on its own outbound, in the same transaction."""
+    command = Command(
+        kind=CommandKind.LINK,
+        id=f"link|{connection}|{entity}|{external_id}",
+        source=ObjectRef(connection=connection, entity=entity, id=external_id),
+        target_entity=source.entity,
+        target_id=source.id,
+        made_at=made_at,
+    )
+    return topics.outbound(source.connection), 0, topics.event_key(connection, entity, external_id), command
+
+
+def object_change(
+    connection: str,
+    entity: str,
+    external_id: str,
+    document: msgspec.Struct,
+    result: StepResult,
+    hasher: Hasher,
+    now: datetime,
+    known: Mapping[str, str] | None,
+    sent: frozenset[str] | None,
+) -> Change:
+    """What the account's object holds after our write.
+
+    An echo is exactly what the write's own answer held (law 9): fields we did not send count as they were known before the write,
+    so that an edit between write and read-back stays news.
+    """
+    answered = hasher.fields(document)
+    hashes = dict(answered)
+    exact = result.as_sent
+    if known is not None and sent is not None:
+        for path in answered.keys() | known.keys():
+            if path in sent or answered.get(path) == known.get(path):
+                continue
+            exact = False
+            if path in known:
+                hashes[path] = known[path]
+            else:
+                hashes.pop(path, None)
+    state = ObjectState(
+        version=result.record.version if result.record else None,
+        content_hash=hasher.content(document) if exact else None,
+        field_hashes=hashes,
+        match_keys=match_keys(document, hasher),
+        active=getattr(document, "active", True),
+        by_bus=True,
+        written_at=now,
+    )
+    return object_key(connection, entity, external_id), StateRecord(connection=connection, object=state)
+
+
+def proof_of_totals(
+    source: canon.SalesOrder | canon.SalesInvoice, target: msgspec.Struct
+) -> tuple[tuple[Decimal, Decimal] | None, dict[str, str]]:
+    """Source and target totals with VAT, and VAT per rate as `source/target`. Raises TotalsMismatch above the limit (law 14)."""
+    theirs = getattr(target, "totals", None)
+    if source.totals is None or source.totals.incl is None or theirs is None or theirs.incl is None:
+        return None, {}
+    payable = source.totals.incl
+    by_rate = {}
+    ours, actual = _vat_by_rate(source), _vat_by_rate(target)
+    off = [f"total {payable} became {theirs.incl}"] if abs(payable - theirs.incl) > TOLERANCE else []
+    for rate in sorted(ours.keys() | actual.keys()):
+        left, right = ours.get(rate, Decimal(0)), actual.get(rate, Decimal(0))
+        by_rate[rate] = f"{left}/{right}"
+        if ours and actual and abs(left - right) > TOLERANCE:
+            off.append(f"VAT at {rate} % {left} became {right}")
+    if off:
+        raise TotalsMismatch(
+            "; ".join(off), hint="the document exists at the target: correct it there, or correct the source and the VAT table"
+        )
+    return (payable, theirs.incl), by_rate
+
+
+def _vat_by_rate(document: msgspec.Struct) -> dict[str, Decimal]:
+    rates: dict[str, Decimal] = {}
+    for tax in getattr(document, "vat_breakdown", []):
+        if tax.amount is not None and tax.rate_pct is not None and tax.amount != 0:
+            rate = f"{tax.rate_pct.normalize():f}"
+            rates[rate] = rates.get(rate, Decimal(0)) + tax.amount
+    return rates
