@@ -36,6 +36,19 @@ class Action(StrEnum):
     NONE = "NONE"
 
 
+class ObjectState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What an account's object held when the bus last wrote or saw it."""
+
+    version: str | None = None
+    content_hash: str | None = None
+    field_hashes: dict[str, str] = {}
+    match_keys: list[str] = []
+    active: bool = True
+    by_bus: bool = False
+    written_at: datetime | None = None
+    writer: ObjectRef | None = None
+
+
 class ValueKind(StrEnum):
     """Type of a resolved value."""
 
@@ -73,6 +86,7 @@ class Command(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     reason: str | None = None
     existing: bool = False
     event: bytes | None = None
+    observed: ObjectState | None = None
     resolved: list[Resolved] = []
     policy: bytes | None = None
     trace: str | None = None
@@ -245,18 +259,6 @@ class SeenRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     held: bool = False
     judged_write: datetime | None = None
     field_hashes: dict[str, str] = {}
-
-
-class ObjectState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What an account's object held when the bus last wrote or saw it."""
-
-    version: str | None = None
-    content_hash: str | None = None
-    field_hashes: dict[str, str] = {}
-    match_keys: list[str] = []
-    active: bool = True
-    by_bus: bool = False
-    written_at: datetime | None = None
 
 
 class LinkState(StrEnum):
