@@ -1,0 +1,92 @@
+"""Look-ups in mapping tables: exact rows first, then rows with `*`, fewest of them first. No row means no value, never a guess."""
+
+from collections.abc import Mapping
+from decimal import Decimal, InvalidOperation
+
+import msgspec
+
+from bus.core.configuration.documents import WILDCARD, Cell, Table
+from bus.core.errors import MappingError
+from schemas.system import Cause
+
+VALUE = "value"
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """A row that answered."""
+
+    table: str
+    key: Mapping[str, str]
+    """The key as asked for, so that a wildcard row still says what it stood for."""
+    columns: Mapping[str, Cell]
+    """All columns of the row."""
+
+    @property
+    def rule(self) -> str:
+        """The row in words: `exact-vat[category=S, country=NL, rate_pct=21]`."""
+        return f"table {self.table}[{_words(self.key)}]"
+
+
+class LookupTable:
+    """A table made ready for look-ups."""
+
+    def __init__(self, table: Table) -> None:
+        self.name = table.name
+        self.key = table.key
+        self._by_mask: dict[tuple[bool, ...], dict[tuple[str, ...], Mapping[str, Cell]]] = {}
+        for row in table.rows:
+            cells = tuple(normal(column, row.get(column)) for column in table.key)
+            mask = tuple(cell == WILDCARD for cell in cells)
+            known = tuple(cell for cell, hidden in zip(cells, mask, strict=True) if not hidden)
+            self._by_mask.setdefault(mask, {}).setdefault(known, row)
+        self._masks = sorted(self._by_mask, key=lambda mask: (sum(mask), mask))
+
+    def find(self, asked: Mapping[str, str | None]) -> Row | None:
+        """The row for a key, one value per key column; None when there is none."""
+        cells = [normal(column, asked.get(column)) for column in self.key]
+        for mask in self._masks:
+            known = tuple(cell for cell, hidden in zip(cells, mask, strict=True) if not hidden)
+            row = self._by_mask[mask].get(known)
+            if row is not None:
+                return Row(table=self.name, key=dict(zip(self.key, cells, strict=True)), columns=row)
+        return None
+
+    def missing(self, asked: Mapping[str, str | None]) -> MappingError:
+        """The error that spells the missing key out (law 16)."""
+        key = {column: normal(column, asked.get(column)) for column in self.key}
+        return MappingError(
+            f"table {self.name} has no row for {_words(key)}",
+            hint=f"add that row to table {self.name} and run bus apply",
+            cause=Cause.MISSING_TABLE_ROW,
+        )
+
+
+def normal(column: str, cell: Cell) -> str:
+    """A key cell as it is compared: trimmed; percentages as plain numbers, so that 21, "21" and 21.0000 are one."""
+    if cell is None:
+        return ""
+    if isinstance(cell, bool):
+        return "true" if cell else "false"
+    text = cell.strip()
+    if not column.endswith("_pct") or text == WILDCARD:
+        return text
+    try:
+        return f"{Decimal(text).normalize():f}"
+    except InvalidOperation:
+        return text
+
+
+def duplicates(table: Table) -> list[tuple[int, int]]:
+    """Pairs of rows with one key: (first, again), by position."""
+    seen: dict[tuple[str, ...], int] = {}
+    found = []
+    for index, row in enumerate(table.rows):
+        cells = tuple(normal(column, row.get(column)) for column in table.key)
+        if cells in seen:
+            found.append((seen[cells], index))
+        seen.setdefault(cells, index)
+    return found
+
+
+def _words(key: Mapping[str, str]) -> str:
+    return ", ".join(f"{column}={cell or '(empty)'}" for column, cell in key.items())
