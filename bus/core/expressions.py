@@ -241,44 +241,14 @@ _OWN_FILTERS: Mapping[str, Callable[..., Any]] = {
     "number": _number,
     "string": lambda value: None if value is None else show(value),
 }
-_JINJA_FILTERS = [
-    "abs",
-    "first",
-    "join",
-    "last",
-    "length",
-    "list",
-    "map",
-    "max",
-    "min",
-    "reject",
-    "rejectattr",
-    "select",
-    "selectattr",
-    "sort",
-    "sum",
-    "truncate",
-    "unique",
-]
-_TESTS = [
-    "defined",
-    "none",
-    "number",
-    "string",
-    "in",
-    "eq",
-    "ne",
-    "lt",
-    "le",
-    "gt",
-    "ge",
-    "equalto",
-    "sameas",
-    "true",
-    "false",
-    "even",
-    "odd",
-]
+_JINJA_FILTERS = (
+    *("abs", "first", "join", "last", "length", "list", "map", "max", "min", "reject", "rejectattr"),
+    *("select", "selectattr", "sort", "sum", "truncate", "unique"),
+)
+_TESTS = (
+    *("defined", "none", "number", "string", "in", "eq", "ne", "lt", "le", "gt", "ge", "equalto", "sameas"),
+    *("true", "false", "even", "odd"),
+)
 _ATTRIBUTE_FILTERS = frozenset({"map", "sum", "max", "min", "sort", "unique", "join"})
 _ATTRIBUTE_TESTS = frozenset({"selectattr", "rejectattr"})
 _SAME_LIST = frozenset({"list", "sort", "unique", "selectattr", "rejectattr", "select", "reject"})
@@ -398,7 +368,7 @@ def _call(name: str, arguments: list[Any], line: int) -> nodes.Call:
     return nodes.Call(nodes.Name(name, "load", lineno=line), arguments, [], None, None, lineno=line)
 
 
-# --- looking at an expression without running it ------------------------------------------------------------------------------
+# --- looking at an expression without running it -------------------------------------------------------------------------
 
 
 def _usage(tree: nodes.Expr) -> Usage:
@@ -429,10 +399,9 @@ def _walk(node: nodes.Node) -> Iterator[nodes.Node]:
 def _refuse(node: nodes.Node) -> None:
     if isinstance(node, nodes.Pow):
         raise ExpressionRefused("uses **", "Write the multiplication out.")
-    if isinstance(node, nodes.Filter) and node.name not in {*_OWN_FILTERS, *_JINJA_FILTERS}:
-        raise ExpressionRefused(
-            f"uses the filter {node.name!r}", f"Known are: {', '.join(sorted({*_OWN_FILTERS, *_JINJA_FILTERS}))}."
-        )
+    filters = sorted({*_OWN_FILTERS, *_JINJA_FILTERS})
+    if isinstance(node, nodes.Filter) and node.name not in filters:
+        raise ExpressionRefused(f"uses the filter {node.name!r}", f"Known are: {', '.join(filters)}.")
     if isinstance(node, nodes.Test) and node.name not in _TESTS:
         raise ExpressionRefused(f"uses the test {node.name!r}", f"Known are: {', '.join(_TESTS)}.")
     if isinstance(node, nodes.Call) and not (isinstance(node.node, nodes.Getattr) and node.node.attr in _STR_METHODS):

@@ -1,4 +1,4 @@
-"""Look-ups in mapping tables: exact rows first, then rows with `*`, fewest of them first. No row means no value, never a guess."""
+"""Look-ups in mapping tables: exact rows first, then rows with `*`, fewest of them first. No row, no value: never a guess."""
 
 from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
@@ -33,6 +33,7 @@ class LookupTable:
     def __init__(self, table: Table) -> None:
         self.name = table.name
         self.key = table.key
+        self.columns = table.columns
         self._by_mask: dict[tuple[bool, ...], dict[tuple[str, ...], Mapping[str, Cell]]] = {}
         for row in table.rows:
             cells = tuple(normal(column, row.get(column)) for column in table.key)

@@ -86,11 +86,12 @@ def header_value(entity: msgspec.Struct, kind: str, name: str, column: str) -> s
     path = header_path(kind, name, column)
     value: object = entity
     for part in path or ():
-        if part == ITEM:
-            value = value[0] if isinstance(value, list) and value else None
-        else:
-            value = getattr(value, part, None)
+        value = _first(value) if part == ITEM else getattr(value, part, None)
     return None if path is None else text_of(value)
+
+
+def _first(items: object) -> object:
+    return items[0] if isinstance(items, list) and items else None
 
 
 def line_value(place: Place, tax: canon.TaxLine | None, column: str) -> str | None:

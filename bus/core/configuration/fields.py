@@ -20,31 +20,9 @@ ITEM = "[]"
 
 SEALED_TYPES = (canon.Sealed, canon.PartyPii, canon.NotePii)
 PERSONAL = frozenset(
-    [
-        "email",
-        "emails",
-        "email_index",
-        "phone",
-        "phones",
-        "full_name",
-        "given_name",
-        "middle_name",
-        "family_name",
-        "address",
-        "addresses",
-        "street",
-        "line1",
-        "line2",
-        "line3",
-        "postal_code",
-        "city",
-        "contact",
-        "contacts",
-        "subject",
-        "pii",
-        "note",
-        "birth_date",
-    ]
+    {"email", "emails", "email_index", "phone", "phones", "full_name", "given_name", "middle_name", "family_name", "birth_date"}
+    | {"address", "addresses", "street", "line1", "line2", "line3", "postal_code", "city", "contact", "contacts"}
+    | {"subject", "pii", "note"}
 )
 """What people would write for personal data; where a canonical type has a field so named, it is sealed or derived."""
 
