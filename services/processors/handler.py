@@ -1,0 +1,213 @@
+"""One canonical event → one command per flow. Pure: the same event and configuration give the same bytes (law 4).
+
+What cannot be mapped goes to the dead letters with its original bytes, and its command says so (`dead:<CAUSE>:<detail>`), so that
+the sink can give the object its standing in that flow. Errors of infrastructure are not caught here: the engine waits or stops.
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+import msgspec
+
+from bus.core.errors import FatalError, MappingError, RecordError, TransientError
+from bus.core.expressions import SourceView
+from bus.core.identity import Entity, command_id
+from bus.core.topics import DEAD_LETTERS, ENTITIES, canonical, event_key, split_key
+from bus.runtime.publisher import Outgoing
+from schemas.canon import EventMeta, Operation
+from schemas.system import Action, Cause, Command, CommandKind, DeadLetter, ObjectRef, Resolved
+from services.processors import filters
+from services.processors.routes import Route, Routes
+from services.processors.taxes import Document, classify
+from services.processors.values import Record, resolve
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+"""Stamp of a dead letter of which nothing is known: a clock would make a repeat differ."""
+STAGE = "processors"
+DETAIL_LENGTH_MAX = 500
+
+
+class Coder(Protocol):
+    """What the handler needs of `bus.runtime.codec.Codec`."""
+
+    def encode(self, topic: str, value: Any) -> bytes:
+        """Framed Avro of a topic's schema."""
+        ...
+
+    def decode(self, topic: str, data: bytes) -> Any:
+        """The record; raises RecordError for bytes that are none, TransientError where the registry is needed and away."""
+        ...
+
+
+class Event(Protocol):
+    """What all canonical events share."""
+
+    meta: EventMeta
+    after: Entity | None
+
+
+class Decision(msgspec.Struct, frozen=True, kw_only=True):
+    """What one flow makes of one event."""
+
+    action: Action
+    reason: str | None = None
+    resolved: list[Resolved] = []
+    error: RecordError | None = None
+
+
+class Handler:
+    """The mapping of every flow. Holds the codec and nothing of any event."""
+
+    def __init__(self, codec: Coder) -> None:
+        self._codec = codec
+
+    def handle(self, topic: str, key: str, value: bytes | None, routes: Routes) -> list[Outgoing]:
+        """Commands and dead letters for one record of a canonical topic; a tombstone gives none."""
+        if value is None:
+            return []
+        try:
+            event: Event = self._codec.decode(topic, value)
+        except (TransientError, FatalError):
+            raise
+        except Exception as error:
+            return [self._unreadable(key, value, error)]
+        outgoing: list[Outgoing] = []
+        for route in routes.of(event.meta.connection, event.meta.entity):
+            outgoing += self._through(route, event, value, routes.version)
+        return outgoing
+
+    def _through(self, route: Route, event: Event, raw: bytes, version: int) -> list[Outgoing]:
+        try:
+            decision = decide(route, event)
+        except RecordError as error:
+            decision = _dead(error)
+        except Exception as error:  # law 10: a bug in one record's own step sets that record aside and stops nothing else
+            decision = _dead(RecordError(f"{type(error).__name__} in the mapping", hint="report this", cause=Cause.BUG))
+        meta = event.meta
+        key = event_key(meta.connection, meta.entity, meta.source_id)
+        command = _command(route, decision, meta, raw, version)
+        headers = _headers(command.id, "bus.command", meta)
+        outgoing = [Outgoing(route.topic, 0, key, self._codec.encode(route.topic, command), headers)]
+        if decision.error is not None:
+            letter = _letter(decision.error, meta, raw, route.flow.to.connection, route.flow.name)
+            outgoing.append(self._dead_letter(key, letter, meta))
+        return outgoing
+
+    def _dead_letter(self, key: str, letter: DeadLetter, meta: EventMeta) -> Outgoing:
+        headers = _headers(f"{meta.event_id}:{letter.flow}", "bus.dead-letter", meta)
+        return Outgoing(DEAD_LETTERS, None, key, self._codec.encode(DEAD_LETTERS, letter), headers)
+
+    def _unreadable(self, key: str, raw: bytes, error: Exception) -> Outgoing:
+        """Nothing is known but the key: no flow can be told, so the dead letter stands alone."""
+        parts = split_key(key)
+        source = ObjectRef(connection=parts[0], entity=parts[1], id=parts[2]) if len(parts) == 3 else None
+        letter = DeadLetter(
+            stage=STAGE,
+            cause=error.cause if isinstance(error, RecordError) and error.cause is not Cause.UNKNOWN else Cause.MAPPING_ERROR,
+            detail=f"not a readable event: {type(error).__name__}",
+            hint="find out who wrote it; a poller's next full read brings the object again",
+            connection=parts[0] if len(parts) == 3 else "unknown",
+            source=source,
+            original=raw,
+            made_at=EPOCH,
+        )
+        return Outgoing(DEAD_LETTERS, None, key or "unknown", self._codec.encode(DEAD_LETTERS, letter), {})
+
+
+def decide(route: Route, event: Event) -> Decision:
+    """Filters in the order origin, deletion, type, start, `when`; then the added values. Raises RecordError."""
+    flow, meta, entity = route.flow, event.meta, event.after
+    if (reason := filters.refuses_origin(flow, meta)) is not None:
+        return _refused(reason)
+    if meta.op is Operation.DELETED:
+        return _deleted(route)
+    if meta.op is Operation.UNKNOWN or entity is None:
+        raise MappingError(f"operation {meta.op} without an object cannot be mapped", cause=Cause.UNKNOWN_VALUE)
+    if (reason := filters.refuses_type(flow, entity) or filters.refuses_start(flow, entity)) is not None:
+        return _refused(reason)
+    unknown_tax: MappingError | None = None
+    if route.source_tax is not None and isinstance(entity, Document):
+        entity, unknown_tax = classify(entity, route.source_tax)
+    source = SourceView(entity, source_id=meta.source_id, connection=meta.connection, system=meta.system)
+    record = Record(entity=entity, kind=meta.entity, source=source)
+    if (reason := filters.refuses_when(route, record)) is not None:
+        return _refused(reason)
+    if unknown_tax is not None:
+        raise unknown_tax
+    action = Action.CREATE if flow.write == "create" else Action.UPSERT
+    return Decision(action=action, resolved=resolve(route, record))
+
+
+def _deleted(route: Route) -> Decision:
+    match route.flow.on_delete:
+        case "delete":
+            return Decision(action=Action.DELETE)
+        case "deactivate":
+            return Decision(action=Action.DEACTIVATE)
+    return _refused(filters.DELETED)
+
+
+def _refused(reason: str) -> Decision:
+    return Decision(action=Action.NONE, reason=reason)
+
+
+def _dead(error: RecordError) -> Decision:
+    detail = str(error)[:DETAIL_LENGTH_MAX]
+    return Decision(action=Action.NONE, reason=f"dead:{error.cause}:{detail}", error=error)
+
+
+def _command(route: Route, decision: Decision, meta: EventMeta, raw: bytes, version: int) -> Command:
+    key = event_key(meta.connection, meta.entity, meta.source_id)
+    return Command(
+        kind=CommandKind.WRITE,
+        id=command_id(key, meta.seq, route.flow.name, version),
+        flow=route.flow.name,
+        config_version=version,
+        seq=meta.seq,
+        source=ObjectRef(connection=meta.connection, entity=meta.entity, id=meta.source_id),
+        target_entity=route.flow.to.entity,
+        action=decision.action,
+        reason=decision.reason,
+        existing=meta.op is Operation.SNAPSHOT,
+        event=raw,
+        resolved=decision.resolved,
+        policy=route.policy,
+        trace=meta.correlation_id or meta.event_id,
+        made_at=meta.observed_at,  # not the clock: a replay must give the same bytes
+    )
+
+
+def _letter(error: RecordError, meta: EventMeta, raw: bytes, connection: str, flow: str) -> DeadLetter:
+    return DeadLetter(
+        stage=STAGE,
+        cause=error.cause,
+        detail=str(error)[:DETAIL_LENGTH_MAX],
+        hint=error.hint or "mend the object at its source, or the flow",
+        connection=connection,
+        flow=flow,
+        source=ObjectRef(connection=meta.connection, entity=meta.entity, id=meta.source_id),
+        seq=meta.seq,
+        original=raw,
+        trace=meta.correlation_id or meta.event_id,
+        made_at=meta.observed_at,
+    )
+
+
+def _headers(identity: str, kind: str, meta: EventMeta) -> Mapping[str, str]:
+    """CloudEvents, binary mode; nothing personal."""
+    return {
+        "content-type": "application/avro",
+        "ce_specversion": "1.0",
+        "ce_id": identity,
+        "ce_source": f"bus/{STAGE}",
+        "ce_type": kind,
+        "ce_subject": event_key(meta.connection, meta.entity, meta.source_id),
+        "ce_time": meta.observed_at.isoformat(),
+        "ce_correlationid": meta.correlation_id or meta.event_id,
+        "ce_causationid": meta.event_id,
+    }
+
+
+TOPICS = tuple(canonical(entity) for entity in ENTITIES)
+"""What processors read."""
