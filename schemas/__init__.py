@@ -1,0 +1,1 @@
+"""The .avsc truth, its frozen history, and the models generated from it."""

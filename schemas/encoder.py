@@ -198,7 +198,7 @@ def _record(cls: type, fields: list[tuple[str, bool, Put]]) -> Put:
             raise Refused(f"needs a {name_of}, got {_kind(value)}{fix}")
         name = ""
         try:
-            for name, nullable, inner in members:  # noqa: B007 - the except clause names the field
+            for name, nullable, inner in members:  # the except clause below names the field
                 part = getattr(value, name)
                 if not nullable:
                     inner(part, out)

@@ -1,0 +1,208 @@
+"""Reads partitions by assignment, in a thread of its own; the event loop awaits batches.
+
+No consumer group: who may read what is decided elsewhere (slots), and offsets are kept with the state they belong to.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple, TypeVar
+
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    OFFSET_END,
+    Consumer,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
+
+from bus.core.errors import BusError, Unavailable
+from bus.runtime import kafka
+from bus.runtime.settings import BusSettings
+
+T = TypeVar("T")
+
+BEGINNING = OFFSET_BEGINNING
+END = OFFSET_END
+
+
+class Record(NamedTuple):
+    """One record of a topic; a None value is a tombstone."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes
+    value: bytes | None
+    headers: dict[str, bytes]
+
+
+class LogReader:
+    """Reads committed records of assigned partitions in order."""
+
+    def __init__(self, settings: BusSettings, name: str) -> None:
+        self._settings = settings
+        self._name = name
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"read-{name}")
+        self._consumer: Consumer | None = None
+        self._admin: AdminClient | None = None
+        self.positions: dict[tuple[str, int], int] = {}
+        """Next offset per topic and partition: everything below it was returned or is invisible for good."""
+        self._failure: BusError | None = None
+        """An error met behind good records: raised by the next take, because librdkafka reports it once."""
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    async def partitions(self, topic: str) -> list[int]:
+        """The partitions of a topic. Raises Unavailable when it does not exist."""
+
+        def ask() -> list[int]:
+            try:
+                found = self._admin_client().list_topics(topic, timeout=kafka.REQUEST_TIMEOUT_S).topics[topic]
+            except KafkaException as error:
+                raise kafka.translate(error, f"listing {topic}") from error
+            if found.error is not None:
+                raise kafka.translate(found.error, f"listing {topic}")
+            return sorted(found.partitions)
+
+        return await self._run(ask)
+
+    async def assign(self, topic: str, offsets: Mapping[int, int]) -> None:
+        """Adds partitions from given offsets (BEGINNING, END or a number). Partitions already read start anew."""
+        await self.assign_many([(topic, partition, offset) for partition, offset in offsets.items()])
+
+    async def assign_many(self, places: Iterable[tuple[str, int, int]]) -> None:
+        """Adds (topic, partition, offset) places."""
+        wanted = [TopicPartition(topic, partition, offset) for topic, partition, offset in places]
+
+        def add() -> None:
+            consumer = self._open()
+            try:
+                if again := [place for place in wanted if (place.topic, place.partition) in self.positions]:
+                    consumer.incremental_unassign(again)
+                if wanted:
+                    consumer.incremental_assign(wanted)
+            except KafkaException as error:
+                raise kafka.translate(error, f"assigning to {self._name}") from error
+            for place in wanted:
+                self.positions[place.topic, place.partition] = max(place.offset, 0)
+
+        await self._run(add)
+
+    async def unassign(self, topic: str, partition: int) -> None:
+        """Stops reading a partition; unknown ones are ignored."""
+
+        def drop() -> None:
+            if self.positions.pop((topic, partition), None) is not None and self._consumer is not None:
+                self._consumer.incremental_unassign([TopicPartition(topic, partition)])
+
+        await self._run(drop)
+
+    async def take(self, records_max: int = 1000, wait_s: float = 0.2) -> list[Record]:
+        """Up to `records_max` records, waiting at most `wait_s` for the first. Empty: nothing new.
+
+        Raises OffsetLost when retention overtook the position, NetworkFailure and Unavailable when Kafka is away.
+        """
+        return await self._run(lambda: self._take(records_max, wait_s))
+
+    async def ends(self, topic: str) -> dict[int, int]:
+        """End offsets of the assigned partitions of a topic, open transactions included (read_uncommitted)."""
+        partitions = [partition for name, partition in self.positions if name == topic]
+
+        def ask() -> dict[int, int]:
+            places = {TopicPartition(topic, partition): OffsetSpec.latest() for partition in partitions}  # type: ignore[no-untyped-call]
+            answers = self._admin_client().list_offsets(
+                places, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=kafka.REQUEST_TIMEOUT_S
+            )
+            try:
+                return {place.partition: answer.result().offset for place, answer in answers.items()}
+            except KafkaException as error:
+                raise kafka.translate(error, f"asking the end of {topic}") from error
+
+        return await self._run(ask) if partitions else {}
+
+    async def read_to(self, topic: str, ends: Mapping[int, int], *, patience_s: float = 60.0) -> AsyncIterator[list[Record]]:
+        """Yields batches until everything below `ends` is decided and returned, other topics' records included.
+
+        Waits for transactions that are open below an end. Raises Unavailable when nothing moves for `patience_s`.
+        """
+        now = asyncio.get_running_loop().time
+        moved = now()
+        while any(self.positions[topic, partition] < end for partition, end in ends.items()):
+            before = dict(self.positions)
+            if batch := await self.take(10_000, 0.1):
+                yield batch
+            if batch or self.positions != before:
+                moved = now()
+            elif now() - moved > patience_s:
+                raise Unavailable(f"{topic} stands still before its end: a transaction is open or Kafka is away")
+
+    async def close(self) -> None:
+        """Ends the consumer and its thread."""
+
+        def end() -> None:
+            if self._consumer is not None:
+                self._consumer.close()
+                self._consumer = None
+
+        await self._run(end)
+        self._thread.shutdown(wait=False)
+
+    # --- in the thread -----------------------------------------------------------------------------------------------------
+
+    def _open(self) -> Consumer:
+        if self._consumer is None:
+            self._consumer = Consumer(kafka.consumer_config(self._settings, self._name))
+        return self._consumer
+
+    def _admin_client(self) -> AdminClient:
+        if self._admin is None:
+            self._admin = kafka.admin(self._settings)
+        return self._admin
+
+    def _take(self, records_max: int, wait_s: float) -> list[Record]:
+        try:
+            messages = [] if self._failure is not None else self._open().consume(records_max, wait_s)
+        except KafkaException as error:
+            raise kafka.translate(error, f"reading {self._name}") from error
+        records: list[Record] = []
+        for message in messages:
+            if (fault := message.error()) is None:
+                records.append(_record(message))
+                self._advance(message, 1)
+            elif fault.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - that is its public name
+                self._advance(message, 0)
+            else:
+                self._failure = kafka.translate(fault, f"reading {message.topic() or self._name}")
+                break
+        if self._failure is not None and not records:
+            failure, self._failure = self._failure, None
+            raise failure
+        return records
+
+    def _advance(self, message: Message, step: int) -> None:
+        place = (message.topic() or "", message.partition() or 0)
+        if place in self.positions:
+            self.positions[place] = max(self.positions[place], (message.offset() or 0) + step)
+
+
+def _record(message: Message) -> Record:
+    headers = message.headers() or []
+    pairs = headers.items() if isinstance(headers, dict) else headers
+    return Record(
+        topic=message.topic() or "",
+        partition=message.partition() or 0,
+        offset=message.offset() or 0,
+        key=_bytes(message.key()) or b"",
+        value=_bytes(message.value()),
+        headers={name: data.encode() if isinstance(data, str) else data or b"" for name, data in pairs},
+    )
+
+
+def _bytes(data: str | bytes | None) -> bytes | None:
+    return data.encode() if isinstance(data, str) else data
