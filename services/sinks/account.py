@@ -28,7 +28,6 @@ from schemas.system import (
     LinkedBy,
     LinkState,
     ObjectRef,
-    ObjectState,
     Outcome,
     Standing,
     StandingRecord,
@@ -37,7 +36,7 @@ from schemas.system import (
 from services.sinks.carrying import Carrier
 from services.sinks.ledger import Change, Entry, Ledger, OwnershipLost
 from services.sinks.locks import KeyLocks
-from services.sinks.retry import wait_s
+from bus.runtime.retry import wait_s
 from services.sinks.settlement import Settlement, dead_letter, link_changes, refused, result_record, standing_change
 
 log = logging.getLogger(__name__)
@@ -74,7 +73,6 @@ class AccountSink:
         locks: KeyLocks,
         on_outcome: Callable[[str, str, Outcome], None],
         calls: Callable[[], int],
-        seed: int | None = None,
     ) -> None:
         self.connection = connection
         self.state = state
@@ -88,9 +86,12 @@ class AccountSink:
         self._lanes: dict[Lane, deque[Delivered]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._room = asyncio.Semaphore(PARALLEL_OBJECTS_MAX)
-        self._due: list[tuple[datetime, str, ObjectRef]] = []
+        self._due: list[tuple[datetime, int, str, ObjectRef]] = []
+        self._pushed = 0
         self._waiting: defaultdict[str, set[tuple[str, ObjectRef]]] = defaultdict(set)
         self._failed: BaseException | None = None
+        self._news = 0
+        """Counts what could release a waiting command, so that none is missed between looking and parking."""
 
     # --- intake ------------------------------------------------------------------------------------------------------------
 
@@ -98,6 +99,8 @@ class AccountSink:
         """Takes up what an earlier owner left parked."""
         for standing in self.state.parked():
             self._remember(standing)
+            if any(self._is_there(key) for key in standing.missing):
+                self._retry(standing.flow, standing.source)
 
     def backlog(self) -> int:
         """Commands taken and not yet settled."""
@@ -137,7 +140,9 @@ class AccountSink:
                 queue.popleft()
         except OwnershipLost:
             pass  # the owner takes over anew; nothing in memory counts any more
-        except Exception as error:
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
             self._failed = error
             log.exception("lane failed", extra={"connection": self.connection})
         finally:
@@ -186,12 +191,14 @@ class AccountSink:
             return
         if retry and (before is None or before.command != message.raw):
             return  # a newer version took its place meanwhile
-        calls = self._calls()
+        calls, news = self._calls(), self._news
         lock = f"object|{command.target_entity}|{command.source.connection}|{command.source.id}"
         async with self._room, self._locks.hold([lock]):
             end = await self._carry_out(command, message.raw, before)
         end.calls = self._calls() - calls
         await self._settle(command, message, before, end)
+        if end.standing is Standing.WAITING and self._news != news and any(self._is_there(key) for key in end.missing):
+            self._retry(command.flow, command.source)  # what it waits for came while it was being parked
 
     async def _carry_out(self, command: Command, raw: bytes, before: StandingRecord | None) -> Settlement:
         """Every way a record's own step can end, as a settlement; nothing of it may stop the others."""
@@ -279,9 +286,9 @@ class AccountSink:
 
     async def _observe(self, command: Command, message: Delivered) -> None:
         """An object of this account as the poller saw it: what can be matched, and what waits for it."""
-        assert command.source and command.event
+        assert command.source and command.observed
         entity, external_id = command.source.entity, command.source.id
-        seen: ObjectState = msgspec.msgpack.decode(command.event, type=ObjectState)
+        seen = command.observed
         old = self.state.object(entity, external_id)
         ours = old is not None and old.by_bus and old.written_at is not None
         if ours and old and old.written_at and micros(command.made_at) <= micros(old.written_at) + CLOCK_SKEW_S * 1_000_000:
@@ -325,7 +332,8 @@ class AccountSink:
         if standing.standing not in (Standing.PARKED, Standing.WAITING):
             return
         if standing.retry_at is not None:
-            heapq.heappush(self._due, (standing.retry_at, standing.flow, _Ordered(standing.source)))  # type: ignore[misc]
+            self._pushed += 1
+            heapq.heappush(self._due, (standing.retry_at, self._pushed, standing.flow, standing.source))
         for key in standing.missing:
             self._waiting[key].add((standing.flow, standing.source))
 
@@ -334,15 +342,19 @@ class AccountSink:
         for key in known.match_keys if known else ():
             self._release(f"{entity}|{key}")
 
+    def _is_there(self, key: str) -> bool:
+        entity, match_key = key.split("|", 1)
+        return match_key in self.state.backfilled if entity == "backfill" else bool(self.state.candidates(entity, match_key))
+
     def _release(self, key: str) -> None:
+        self._news += 1
         for flow, source in self._waiting.pop(key, ()):
             self._retry(flow, source)
 
     def _release_due(self) -> None:
         now = self._clock.now()
         while self._due and self._due[0][0] <= now:
-            retry_at, flow, ordered = heapq.heappop(self._due)
-            source = ordered.ref  # type: ignore[attr-defined]
+            retry_at, _, flow, source = heapq.heappop(self._due)
             standing = self.state.standing(flow, source)
             if standing is not None and standing.retry_at == retry_at:
                 self._retry(flow, source)
@@ -352,12 +364,3 @@ class AccountSink:
         if standing is not None and standing.command is not None and standing.standing in (Standing.PARKED, Standing.WAITING):
             self._enqueue(Delivered(raw=standing.command, offset=None))
 
-
-class _Ordered:
-    """A source object that can stand in a heap."""
-
-    def __init__(self, ref: ObjectRef) -> None:
-        self.ref = ref
-
-    def __lt__(self, other: "_Ordered") -> bool:
-        return (self.ref.connection, self.ref.entity, self.ref.id) < (other.ref.connection, other.ref.entity, other.ref.id)

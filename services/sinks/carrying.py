@@ -5,6 +5,7 @@ linked? matched? then, and only then, create.
 """
 
 from collections.abc import Mapping
+from typing import Any, Protocol
 
 import msgspec
 
@@ -16,7 +17,6 @@ from bus.core.policy import WritePolicy, decode_policy
 from bus.kit.connector import Account, Connector, Match, RawRecord, Write
 from bus.kit.manifest import Writes
 from bus.runtime.codec import Codec
-from bus.runtime.privacy import Privacy
 from bus.runtime.state import AccountState, intent_key, object_key
 from schemas import canon
 from schemas.system import (
@@ -45,6 +45,14 @@ from services.sinks.writing import Done, Incomplete, Writer
 Document = canon.SalesOrder | canon.SalesInvoice
 
 
+class Opener(Protocol):
+    """What a sink asks of the privacy layer."""
+
+    def open(self, entity: Any) -> Any:
+        """The entity with its sealed parts in plain form."""
+        ...
+
+
 class Task(msgspec.Struct, kw_only=True):
     """One command, opened."""
 
@@ -71,7 +79,7 @@ class Carrier:
         ledger: Ledger,
         clock: Clock,
         hasher: Hasher,
-        privacy: Privacy,
+        privacy: Opener,
         codec: Codec,
         locks: KeyLocks,
     ) -> None:
@@ -320,7 +328,7 @@ class Carrier:
             self._create(task, await self._parts(task)), action="update", fields=fields, external_id=link.external_id, known=known
         )
         done = await self._write(write, task.raw)
-        changes = [done.closing, *self._object_changes(task.entity, done, held, fields)]
+        changes = [done.closing, *self._object_changes(task.entity, task.source, done, held, fields)]
         if settle_now:
             await self._ledger.commit(Entry(state=self._state, changes=changes))
             changes = []
@@ -390,7 +398,7 @@ class Carrier:
             known=known,
         )
         done = await self._write(write, task.raw)
-        changes = [done.closing, *self._object_changes(task.entity, done, None, None)]
+        changes = [done.closing, *self._object_changes(task.entity, task.source, done, None, None)]
         if action == "delete":
             changes += (await self._retire(task, link, applied={})).changes
         return Settlement(
@@ -589,24 +597,15 @@ class Carrier:
         connection = self._state.connection
         link = link_changes(connection, entity, source, facet, done.external_id, done.result.number, how, done.generation)
         peer = peer_link(connection, entity, source, done.external_id, self._clock.now())
-        return {"changes": [done.closing, link, *self._object_changes(entity, done, None, None)], "outgoing": [peer]}
+        return {"changes": [done.closing, link, *self._object_changes(entity, source, done, None, None)], "outgoing": [peer]}
 
     def _object_changes(
-        self, entity: str, done: Done, known: Mapping[str, str] | None, sent: frozenset[str] | None
+        self, entity: str, source: ObjectRef, done: Done, known: Mapping[str, str] | None, sent: frozenset[str] | None
     ) -> list[Change]:
         if done.result.record is None:
             return []
         document = self._connector.to_canonical(done.result.record)
+        now = self._clock.now()
         return [
-            object_change(
-                self._state.connection,
-                entity,
-                done.external_id,
-                document,
-                done.result,
-                self._hasher,
-                self._clock.now(),
-                known,
-                sent,
-            )
+            object_change(self._state.connection, entity, done.external_id, document, done.result, self._hasher, now, source, known, sent)
         ]

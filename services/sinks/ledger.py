@@ -5,6 +5,7 @@ in-memory states, then lets the tasks go on. One writer, one order (laws 5 and 2
 """
 
 import asyncio
+import logging
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Protocol
@@ -13,10 +14,14 @@ import msgspec
 
 from bus.core import topics
 from bus.core.errors import BusError, RecordError
-from bus.runtime.publisher import Outgoing
+from bus.runtime.publisher import CommitAborted, Outgoing
+from bus.runtime.retry import wait_s
 from bus.runtime.state import AccountState, offset_key
 from schemas.system import Cause, OffsetRecord, StateRecord
 
+log = logging.getLogger(__name__)
+
+ABORTED_TRIES_MAX = 5
 BATCH_RECORDS_MAX = 2_000
 """A transaction stays small enough to commit well within its time-out of 10 s."""
 
@@ -162,7 +167,7 @@ class Ledger:
         ]
         # 3
         try:
-            await self._publisher.commit(records)
+            await self._committed(records)
         except BaseException as error:
             for _, _, future in batch:
                 if not future.done():
@@ -177,6 +182,19 @@ class Ledger:
         for _, _, future in batch:
             if not future.done():
                 future.set_result(None)
+
+    async def _committed(self, records: Sequence[Outgoing]) -> None:
+        """An aborted transaction left nothing behind: the same records are committed again from memory, no call is repeated."""
+        for attempt in range(1, ABORTED_TRIES_MAX + 1):
+            try:
+                await self._publisher.commit(records)
+            except CommitAborted as error:
+                log.warning("commit aborted, try %d: %s", attempt, error)
+                if attempt == ABORTED_TRIES_MAX:
+                    raise
+                await asyncio.sleep(wait_s(attempt, longest_s=10))
+            else:
+                return
 
     def _offset_change(self, connection: str, done: list[int]) -> tuple[str, StateRecord]:
         book = self._offsets[connection]

@@ -186,6 +186,7 @@ def object_change(
     result: StepResult,
     hasher: Hasher,
     now: datetime,
+    writer: ObjectRef,
     known: Mapping[str, str] | None,
     sent: frozenset[str] | None,
 ) -> Change:
@@ -214,6 +215,7 @@ def object_change(
         active=getattr(document, "active", True),
         by_bus=True,
         written_at=now,
+        writer=writer,
     )
     return object_key(connection, entity, external_id), StateRecord(connection=connection, object=state)
 

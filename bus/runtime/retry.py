@@ -1,4 +1,4 @@
-"""How long a parked command waits. The arithmetic is tenacity's."""
+"""How long to wait before the next attempt. The arithmetic is tenacity's."""
 
 from tenacity import RetryCallState, Retrying
 from tenacity.wait import wait_random_exponential

@@ -1,0 +1,1 @@
+"""Pollers: read the accounts, publish canonical events, know what they have seen."""

@@ -1,0 +1,5 @@
+"""`python -m services.pollers`."""
+
+from services.pollers.app import main
+
+main()

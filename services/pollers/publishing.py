@@ -1,0 +1,401 @@
+"""One page, from the vendor's bytes to one committed transaction.
+
+Events, what is known, what can be matched and the cursor become true together (law 1): a crash before the commit repeats the page,
+a crash after it goes on behind it.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Protocol
+
+import msgspec
+
+from bus.core import topics
+from bus.core.clock import Clock
+from bus.core.errors import BusError, MappingError, RecordError
+from bus.core.identity import Hasher, event_id, match_keys
+from bus.kit.connector import Connector, Page, RawRecord
+from bus.runtime.codec import Codec
+from bus.runtime.publisher import Outgoing
+from bus.runtime.state import AccountState
+from schemas import canon
+from schemas.canon import EventMeta, Operation
+from schemas.system import Cause, Command, CommandKind, DeadLetter, ObjectRef, ObjectState, SeenRecord, SubjectKeyRecord
+from services.pollers.judging import Judgement, Verdict, is_held, judge, next_seq
+
+log = logging.getLogger(__name__)
+
+EVENT_TYPES: dict[str, type[Any]] = {
+    "customer": canon.CustomerEvent,
+    "product": canon.ProductEvent,
+    "product_category": canon.ProductCategoryEvent,
+    "sales_order": canon.SalesOrderEvent,
+    "sales_invoice": canon.SalesInvoiceEvent,
+}
+
+
+class Sealer(Protocol):
+    """What a poller asks of the privacy layer; new keys are committed with their first blob."""
+
+    async def seal(self, entity: Any, tenant: str) -> tuple[Any, list[tuple[str, SubjectKeyRecord]]]:
+        """The entity with its personal data sealed, and the keys that are new."""
+        ...
+
+    async def seal_bytes(self, raw: bytes, tenant: str, subject: str) -> tuple[bytes, str, list[tuple[str, SubjectKeyRecord]]]:
+        """Sealed bytes, their key, and the keys that are new."""
+        ...
+
+
+class Counts(msgspec.Struct, kw_only=True):
+    """What became of the versions of one page; read is the sum of the others."""
+
+    read: int = 0
+    unchanged: int = 0
+    published: int = 0
+    held: int = 0
+    dead: int = 0
+
+    def add(self, other: "Counts") -> None:
+        """Adds another page."""
+        self.read += other.read
+        self.unchanged += other.unchanged
+        self.published += other.published
+        self.held += other.held
+        self.dead += other.dead
+
+
+class Seen:
+    """What polling knows of one account's objects: raw records by key, decoded on look-up."""
+
+    def __init__(self, connection: str, codec: Codec, raw: dict[bytes, bytes]) -> None:
+        self._connection = connection
+        self._codec = codec
+        self._raw = raw
+        self.held: set[tuple[str, str]] = set()
+
+    def key(self, entity: str, source_id: str) -> str:
+        """Key on `bus.seen`."""
+        return topics.event_key(self._connection, entity, source_id)
+
+    def holds_raw(self, entity: str, source_id: str, raw_hash: str) -> bool:
+        """Whether the known record was made of these very bytes under this very mapping: no decoding on the fast path."""
+        known = self._raw.get(self.key(entity, source_id).encode())
+        return known is not None and raw_hash.encode() in known
+
+    def get(self, entity: str, source_id: str) -> SeenRecord | None:
+        """The decoded record."""
+        known = self._raw.get(self.key(entity, source_id).encode())
+        return self._codec.decode(topics.SEEN, known) if known is not None else None
+
+    def put(self, key: str, raw: bytes, record: SeenRecord) -> None:
+        """Applies a committed record."""
+        self._raw[key.encode()] = raw
+        place = (record.entity, record.source_id)
+        if record.held:
+            self.held.add(place)
+        else:
+            self.held.discard(place)
+
+
+class Batch(msgspec.Struct, kw_only=True):
+    """What one page makes true."""
+
+    outgoing: list[Outgoing] = []
+    seen: list[tuple[str, bytes, SeenRecord]] = []
+    counts: Counts
+
+
+class PageBuilder:
+    """Turns the pages of one account into transactions."""
+
+    def __init__(
+        self,
+        *,
+        connection: str,
+        tenant: str,
+        connector: Connector,
+        codec: Codec,
+        privacy: Sealer,
+        hasher: Hasher,
+        state: AccountState,
+        seen: Seen,
+        slot: int,
+        clock: Clock,
+    ) -> None:
+        self._connection = connection
+        self._tenant = tenant
+        self._connector = connector
+        self._codec = codec
+        self._privacy = privacy
+        self._hasher = hasher
+        self._state = state
+        self._seen = seen
+        self._slot = slot
+        self._clock = clock
+        self._version = connector.manifest.mapping_version
+
+    def raw_hash(self, record: RawRecord) -> str:
+        """Keyed hash of the served bytes and the mapping version, so that a mapping fix reads everything once more."""
+        return self._hasher.hex(b"%d|" % self._version + record.raw, 16)
+
+    def unknown(self, page: Page, *, force: bool = False) -> list[RawRecord]:
+        """Records whose bytes are not the ones known; repeats of the overlap end here."""
+        return [
+            record
+            for record in page.records
+            if force
+            or record.deleted
+            or not record.skip_unchanged
+            or not self._seen.holds_raw(record.entity, record.id, self.raw_hash(record))
+        ]
+
+    async def build(
+        self, served: int, records: Sequence[RawRecord], completed: Sequence[RawRecord | Exception], *, asked_at: datetime, snapshot: bool
+    ) -> Batch:
+        """Maps, hashes, judges, seals and encodes; the state must be fresh (read after the page arrived)."""
+        batch = Batch(counts=Counts(read=served, unchanged=served - len(records)))
+        for record, whole in zip(records, completed, strict=True):
+            try:
+                await self._one(batch, record, whole, asked_at, snapshot)
+            except RecordError as error:
+                await self._dead(batch, record, error)
+        return batch
+
+    async def _one(self, batch: Batch, record: RawRecord, whole: RawRecord | Exception, asked_at: datetime, snapshot: bool) -> None:
+        if isinstance(whole, RecordError):
+            raise whole
+        if isinstance(whole, Exception):
+            raise MappingError(f"{type(whole).__name__} while joining {record.entity} {record.id}") from whole
+        seen = self._seen.get(record.entity, record.id)
+        if whole.deleted:
+            await self._deleted(batch, whole, seen)
+            return
+        entity = self._connector.to_canonical(whole)
+        content = self._hasher.content(entity)
+        fields = self._hasher.fields(entity) if record.entity not in topics.DOCUMENTS else {}
+        verdict = judge(self._state, seen, record.entity, record.id, content, fields, self._clock.now())
+        known = SeenRecord(
+            connection=self._connection,
+            entity=record.entity,
+            source_id=record.id,
+            raw_hash=self.raw_hash(record),
+            content_hash=content,
+            seq=verdict.seq or (seen.seq if seen else 0),
+            mapping_version=self._version,
+            source_version=whole.version,
+            judged_write=verdict.judged_write or (seen.judged_write if seen else None),
+            field_hashes=fields,
+        )
+        if verdict.verdict is Verdict.HELD:
+            self._hold(batch, record, seen)
+        elif verdict.verdict is Verdict.UNCHANGED:
+            batch.counts.unchanged += 1
+            self._know(batch, known)
+        else:
+            batch.counts.published += 1
+            await self._news(batch, whole, entity, known, verdict, seen, snapshot)
+            self._know(batch, known)
+        if record.entity not in topics.DOCUMENTS and verdict.verdict is not Verdict.HELD:
+            self._observe(batch, entity, known, asked_at)
+
+    async def _news(
+        self, batch: Batch, record: RawRecord, entity: Any, known: SeenRecord, verdict: Judgement, seen: SeenRecord | None, snapshot: bool
+    ) -> None:
+        sealed, keys = await self._privacy.seal(entity, self._tenant)
+        for key, key_record in keys:
+            batch.outgoing.append(
+                Outgoing(topic=topics.SUBJECT_KEYS, partition=None, key=key, value=self._codec.encode(topics.SUBJECT_KEYS, key_record))
+            )
+        fresh = seen is None or seen.deleted or not seen.content_hash
+        op = (Operation.SNAPSHOT if snapshot else Operation.CREATED) if fresh else Operation.UPDATED
+        meta = self._meta(record, known, op, verdict)
+        event = EVENT_TYPES[record.entity](meta=meta, after=sealed)
+        self._emit(batch, record.entity, known, event)
+
+    def _meta(self, record: RawRecord, known: SeenRecord, op: Operation, verdict: Judgement | None) -> EventMeta:
+        key = self._seen.key(record.entity, record.id)
+        return EventMeta(
+            event_id=event_id(key, known.seq),
+            seq=known.seq,
+            tenant=self._tenant,
+            system=self._connector.manifest.id,
+            connection=self._connection,
+            entity=record.entity,
+            source_id=record.id,
+            source_version=record.version,
+            source_modified_at=record.modified_at,
+            observed_at=self._clock.now(),
+            op=op,
+            content_hash=known.content_hash,
+            mapping_version=self._version,
+            field_hashes=known.field_hashes,
+            echo_fields=list(verdict.echo_fields) if verdict else [],
+            origin=verdict.origin if verdict else None,
+            correlation_id=event_id(key, known.seq),
+        )
+
+    def _emit(self, batch: Batch, entity: str, known: SeenRecord, event: Any) -> None:
+        topic = topics.canonical(entity)
+        key = self._seen.key(entity, known.source_id)
+        headers = cloud_event_headers(event.meta)
+        batch.outgoing.append(Outgoing(topic=topic, partition=None, key=key, value=self._codec.encode(topic, event), headers=headers))
+
+    async def _deleted(self, batch: Batch, record: RawRecord, seen: SeenRecord | None) -> None:
+        """The vendor says it is gone: an event with op DELETED, then a tombstone."""
+        if seen is None or seen.deleted:
+            batch.counts.unchanged += 1
+            return
+        if is_held(self._state, seen, record.entity, record.id):
+            self._hold(batch, record, seen)
+            return
+        known = msgspec.structs.replace(
+            seen, seq=next_seq(seen, self._clock.now()), deleted=True, held=False, content_hash="", raw_hash="", field_hashes={}
+        )
+        event = EVENT_TYPES[record.entity](meta=self._meta(record, known, Operation.DELETED, None), after=None)
+        self._emit(batch, record.entity, known, event)
+        key = self._seen.key(record.entity, record.id)
+        batch.outgoing.append(Outgoing(topic=topics.canonical(record.entity), partition=None, key=key, value=None))
+        batch.counts.published += 1
+        self._know(batch, known)
+        if record.entity not in topics.DOCUMENTS:
+            self._command(batch, record.entity, record.id, ObjectState(active=False))
+
+    def _hold(self, batch: Batch, record: RawRecord, seen: SeenRecord | None) -> None:
+        """Recorded as held with the cursor; judged when the intent closes."""
+        batch.counts.held += 1
+        held = (
+            msgspec.structs.replace(seen, held=True, raw_hash="")
+            if seen is not None
+            else SeenRecord(
+                connection=self._connection,
+                entity=record.entity,
+                source_id=record.id,
+                raw_hash="",
+                content_hash="",
+                seq=0,
+                mapping_version=self._version,
+                held=True,
+            )
+        )
+        self._know(batch, held)
+
+    async def _dead(self, batch: Batch, record: RawRecord, error: RecordError) -> None:
+        """A record that cannot be mapped is set aside with its sealed bytes; the rest go on. The same bytes do not die twice."""
+        batch.counts.dead += 1
+        log.warning(
+            "record set aside", extra={"connection": self._connection, "entity": record.entity, "id": record.id, "cause": str(error.cause)}
+        )
+        seen = self._seen.get(record.entity, record.id)
+        original, key_id, keys = await self._privacy.seal_bytes(record.raw, self._tenant, self._seen.key(record.entity, record.id))
+        for key, key_record in keys:
+            batch.outgoing.append(
+                Outgoing(topic=topics.SUBJECT_KEYS, partition=None, key=key, value=self._codec.encode(topics.SUBJECT_KEYS, key_record))
+            )
+        letter = DeadLetter(
+            stage="poller",
+            cause=error.cause if error.cause is not Cause.UNKNOWN else Cause.MAPPING_ERROR,
+            detail=str(error),
+            hint=error.hint or "correct the object at the source: it is read again when it changes",
+            connection=self._connection,
+            source=ObjectRef(connection=self._connection, entity=record.entity, id=record.id),
+            original=original,
+            key_id=key_id,
+            made_at=self._clock.now(),
+        )
+        key = self._seen.key(record.entity, record.id)
+        batch.outgoing.append(
+            Outgoing(topic=topics.DEAD_LETTERS, partition=None, key=key, value=self._codec.encode(topics.DEAD_LETTERS, letter))
+        )
+        base = seen or SeenRecord(
+            connection=self._connection,
+            entity=record.entity,
+            source_id=record.id,
+            raw_hash="",
+            content_hash="",
+            seq=0,
+            mapping_version=self._version,
+        )
+        self._know(batch, msgspec.structs.replace(base, raw_hash=self.raw_hash(record), held=False, mapping_version=self._version))
+
+    def _know(self, batch: Batch, record: SeenRecord) -> None:
+        key = self._seen.key(record.entity, record.source_id)
+        raw = self._codec.encode(topics.SEEN, record)
+        batch.seen.append((key, raw, record))
+        batch.outgoing.append(Outgoing(topic=topics.SEEN, partition=self._slot, key=key, value=raw))
+
+    def _observe(self, batch: Batch, entity: Any, known: SeenRecord, asked_at: datetime) -> None:
+        observed = ObjectState(
+            version=known.source_version,
+            content_hash=known.content_hash,
+            field_hashes=known.field_hashes,
+            match_keys=match_keys(entity, self._hasher),
+            active=getattr(entity, "active", True),
+        )
+        self._command(batch, known.entity, known.source_id, observed, asked_at)
+
+    def _command(self, batch: Batch, entity: str, source_id: str, observed: ObjectState, asked_at: datetime | None = None) -> None:
+        """Tells the account's own sink what exists here, in the order it was seen."""
+        command = Command(
+            kind=CommandKind.OBSERVE,
+            id=f"observe|{entity}|{source_id}",
+            source=ObjectRef(connection=self._connection, entity=entity, id=source_id),
+            target_entity=entity,
+            observed=observed,
+            made_at=asked_at or self._clock.now(),
+        )
+        topic = topics.outbound(self._connection)
+        key = self._seen.key(entity, source_id)
+        batch.outgoing.append(Outgoing(topic=topic, partition=0, key=key, value=self._codec.encode(topic, command)))
+
+    def backfilled(self, entities: Sequence[str]) -> list[Outgoing]:
+        """The word that all objects of these entities are known, behind everything observed so far."""
+        topic = topics.outbound(self._connection)
+        return [
+            Outgoing(
+                topic=topic,
+                partition=0,
+                key=self._seen.key("backfilled", entity),
+                value=self._codec.encode(
+                    topic,
+                    Command(
+                        kind=CommandKind.BACKFILLED,
+                        id=f"backfilled|{entity}",
+                        source=ObjectRef(connection=self._connection, entity=entity, id=""),
+                        target_entity=entity,
+                        made_at=self._clock.now(),
+                    ),
+                ),
+            )
+            for entity in entities
+            if entity not in topics.DOCUMENTS
+        ]
+
+
+def cloud_event_headers(meta: EventMeta) -> Mapping[str, str]:
+    """CloudEvents, binary mode: the value is the data. No personal data. https://github.com/cloudevents/spec"""
+    return {
+        "ce_specversion": "1.0",
+        "ce_id": meta.event_id,
+        "ce_source": f"/{meta.tenant}/{meta.connection}",
+        "ce_type": f"bus.canon.{meta.entity}",
+        "ce_subject": f"{meta.entity}/{meta.source_id}",
+        "ce_time": (meta.source_modified_at or meta.observed_at).isoformat(),
+        "ce_recordedtime": meta.observed_at.isoformat(),
+        "ce_correlationid": meta.correlation_id or meta.event_id,
+        "ce_busop": str(meta.op),
+        "ce_bushash": meta.content_hash,
+        "ce_busorigin": meta.origin.connection if meta.origin else "",
+        "content-type": "application/avro",
+    }
+
+
+def is_stale(record: RawRecord, seen: SeenRecord | None) -> bool:
+    """Whether a list served an older row than the one known: the object itself must be asked."""
+    if seen is None or not record.version or not seen.source_version:
+        return False
+    if not (record.version.isdigit() and seen.source_version.isdigit()):
+        return False
+    return int(record.version) < int(seen.source_version)
+
+

@@ -1,0 +1,199 @@
+"""A sink against a fake vendor and a fake log: it can be killed at any point and started again."""
+
+import asyncio
+from typing import Any
+
+from bus.core import topics
+from bus.core.clock import FrozenClock, micros
+from bus.core.identity import Entity, Hasher, command_id, event_id
+from bus.core.policy import WritePolicy, encode_policy
+from bus.runtime.state import AccountState
+from schemas import canon
+from schemas.canon import EventMeta, Operation
+from schemas.system import Action, Command, CommandKind, ObjectRef, ObjectState, Outcome, Resolved, Standing, ValueKind
+from services.pollers.publishing import EVENT_TYPES
+from services.sinks.account import AccountSink, Delivered
+from services.sinks.carrying import Carrier
+from services.sinks.ledger import Ledger
+from services.sinks.locks import KeyLocks
+from tests.fakes import Deaths, FakeCodec, FakeConnector, FakeLog, FakePrivacy, FakeVendor, Killed
+
+TARGET = "target"
+PEER = "shop"
+
+
+class World:
+    """One target account, its outbound topic, and the process that serves it."""
+
+    def __init__(self, deaths: Deaths | None = None, **connector: Any) -> None:
+        self.deaths = deaths or Deaths()
+        self.clock = FrozenClock()
+        self.codec = FakeCodec()
+        self.vendor = FakeVendor()
+        self.connector = FakeConnector(self.vendor, deaths=self.deaths, **connector)
+        self.log = FakeLog(self.deaths)
+        self.hasher = Hasher(b"tenant")
+        self.outbound: list[bytes] = []
+        self.outcomes: list[tuple[str, Outcome]] = []
+        self.versions = 0
+
+    # --- what others put on the outbound topic -------------------------------------------------------------------------------
+
+    def backfilled(self, *entities: str) -> None:
+        for entity in entities or ("customer", "product"):
+            self._add(Command(kind=CommandKind.BACKFILLED, id=entity, target_entity=entity, made_at=self.clock.now()))
+
+    def observe(self, entity: str, external_id: str) -> None:
+        from bus.core.identity import match_keys
+
+        document = self.vendor.objects[entity][external_id]
+        self._add(
+            Command(
+                kind=CommandKind.OBSERVE,
+                id="o",
+                source=ObjectRef(connection=TARGET, entity=entity, id=external_id),
+                target_entity=entity,
+                observed=ObjectState(field_hashes=self.hasher.fields(document), match_keys=match_keys(document, self.hasher)),
+                made_at=self.clock.now(),
+            )
+        )
+
+    def command(
+        self,
+        document: Entity | None,
+        *,
+        entity: str = "customer",
+        source_entity: str | None = None,
+        source_id: str = "61",
+        flow: str = "f",
+        action: Action = Action.UPSERT,
+        policy: WritePolicy | None = None,
+        resolved: dict[str, str] | None = None,
+        seq: int | None = None,
+        version: int = 1,
+        reason: str | None = None,
+        echo_fields: tuple[str, ...] = (),
+        existing: bool = False,
+    ) -> bytes:
+        source_entity = source_entity or entity
+        self.versions += 1
+        seq = seq or micros(self.clock.now()) + self.versions
+        key = topics.event_key(PEER, source_entity, source_id)
+        meta = EventMeta(
+            event_id=event_id(key, seq),
+            seq=seq,
+            tenant="acme",
+            system="fake",
+            connection=PEER,
+            entity=source_entity,
+            source_id=source_id,
+            observed_at=self.clock.now(),
+            op=Operation.UPDATED,
+            content_hash="x",
+            field_hashes=self.hasher.fields(document) if document is not None else {},
+            echo_fields=list(echo_fields),
+        )
+        event = EVENT_TYPES[source_entity](meta=meta, after=document)
+        return self._add(
+            Command(
+                kind=CommandKind.WRITE,
+                id=command_id(key, seq, flow, version),
+                flow=flow,
+                config_version=version,
+                seq=seq,
+                source=ObjectRef(connection=PEER, entity=source_entity, id=source_id),
+                target_entity=entity,
+                action=action,
+                reason=reason,
+                existing=existing,
+                event=self.codec.encode("", event),
+                resolved=[Resolved(name=n, kind=ValueKind.TEXT, value=v, rule="test") for n, v in (resolved or {}).items()],
+                policy=encode_policy(policy or WritePolicy(write="upsert")),
+                made_at=self.clock.now(),
+            )
+        )
+
+    def _add(self, command: Command) -> bytes:
+        raw = self.codec.encode(topics.outbound(TARGET), command)
+        self.outbound.append(raw)
+        return raw
+
+    # --- the process -----------------------------------------------------------------------------------------------------------
+
+    def restored(self) -> AccountState:
+        state = AccountState(TARGET)
+        for record in self.log.topic(topics.STATE):
+            state.apply(record.key, self.codec.decode(topics.STATE, record.value) if record.value else None)
+        return state
+
+    async def live(self, rounds: int = 200) -> AccountState:
+        """Runs one life of the process until nothing is left to do, or until it dies."""
+        state = self.restored()
+        ledger = Ledger(0, self.log, self.codec)
+        locks = KeyLocks()
+        carrier = Carrier(
+            connector=self.connector,
+            account=await self.connector.check(),
+            state=state,
+            ledger=ledger,
+            clock=self.clock,
+            hasher=self.hasher,
+            privacy=FakePrivacy(),
+            codec=self.codec,
+            locks=locks,
+        )
+        sink = AccountSink(
+            connection=TARGET,
+            state=state,
+            ledger=ledger,
+            carrier=carrier,
+            codec=self.codec,
+            clock=self.clock,
+            locks=locks,
+            on_outcome=lambda flow, connection, outcome: self.outcomes.append((flow, outcome)),
+            calls=lambda: 0,
+        )
+        sink.restore()
+        sink._release_due()
+        writer = asyncio.create_task(ledger.run())
+        position = state.offset or 0
+        for offset in range(position, len(self.outbound)):
+            sink.deliver(Delivered(raw=self.outbound[offset], offset=offset))
+        try:
+            for _ in range(rounds):
+                for _ in range(50):
+                    await asyncio.sleep(0)
+                if writer.done():
+                    writer.result()
+                if sink._failed is not None:
+                    raise sink._failed
+                if not sink._lanes and not self._due(state):
+                    return state
+                if not sink._lanes:
+                    self.clock.advance(30)
+                    sink._release_due()
+            raise AssertionError(f"not quiet: {[s for s in state.parked()]}")
+        finally:
+            for task in [writer, *sink._tasks]:
+                task.cancel()
+            await asyncio.gather(writer, *sink._tasks, return_exceptions=True)
+
+    def _due(self, state: AccountState) -> bool:
+        """Waiting for a dependency is quiet; parked with a next attempt is not."""
+        return any(record.standing is Standing.PARKED for record in state.parked())
+
+    async def survive(self) -> AccountState:
+        """Lives until a life ends well; a death is followed by a new owner."""
+        while True:
+            try:
+                return await self.live()
+            except Killed:
+                self.clock.advance(1)
+
+
+def standing_of(state: AccountState, source_id: str = "61", entity: str = "customer", flow: str = "f") -> Any:
+    record = state.standing(flow, ObjectRef(connection=PEER, entity=entity, id=source_id))
+    assert record is not None
+    return record
+
+
