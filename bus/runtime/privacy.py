@@ -18,7 +18,7 @@ import os
 import secrets as tokens
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import msgspec
 from cryptography.exceptions import InvalidTag
@@ -45,7 +45,10 @@ CIPHERS_MAX = 200_000
 BYTES_SCHEMA = "bytes"
 """Stands for the schema name where raw bytes are sealed."""
 
-HOW_TO_MAKE = 'make one with: python -c "import base64, os; print(base64.b64encode(os.urandom(32)).decode())" > master.key; chmod 600 master.key'
+HOW_TO_MAKE = (
+    'make one with: python -c "import base64, os; print(base64.b64encode(os.urandom(32)).decode())" > master.key; '
+    "chmod 600 master.key"
+)
 
 _ENCODER = msgspec.json.Encoder()
 _DECODERS: dict[str, msgspec.json.Decoder[Any]] = {
@@ -62,11 +65,8 @@ class MissingSubjectKey(TransientError):
         self.key_id = key_id
 
 
-class NewKey(NamedTuple):
-    """A key to commit before or with the blobs that need it."""
-
-    key_id: str
-    record: SubjectKeyRecord
+NewKey: TypeAlias = tuple[str, SubjectKeyRecord]
+"""Key id and record, to commit before or with the blobs that need it."""
 
 
 class Box:
@@ -86,7 +86,7 @@ class Box:
             return self._cipher.decrypt(blob[:NONCE_BYTES], blob[NONCE_BYTES:], about.encode())
         except (InvalidTag, ValueError):
             raise SettingsError(
-                f"{about.split('|')[0]}: sealed under another master key: set the one it was sealed with"
+                f"{about.partition('|')[0]}: sealed under another master key: set the one it was sealed with"
             ) from None
 
 
@@ -183,16 +183,19 @@ class Privacy:
 
     def published(self, keys: Sequence[NewKey]) -> None:
         """To be called after their commit: from now on these keys need not be sent again."""
-        for key in keys:
-            self._unpublished.pop(key.key_id, None)
+        for key_id, _ in keys:
+            self._unpublished.pop(key_id, None)
 
     def records(self, keys: Sequence[NewKey], codec: Codec) -> list[Outgoing]:
         """The records to put in front of the blobs in the same transaction."""
         topic = topics.SUBJECT_KEYS
-        return [Outgoing(topic, None, key.key_id, codec.encode(topic, key.record)) for key in keys]
+        return [Outgoing(topic, None, key_id, codec.encode(topic, record)) for key_id, record in keys]
+
+    def _hash_of(self, tenant: str, subject: str) -> str:
+        return self.tenant_hasher(tenant).hex(f"subject|{subject}".encode(), 16)
 
     def _key_of(self, tenant: str, subject: str) -> str:
-        hashed = self.tenant_hasher(tenant).hex(f"subject|{subject}".encode(), 16)
+        hashed = self._hash_of(tenant, subject)
         key_id = self._by_subject.get((tenant, hashed))
         if key_id is None:
             key_id, key = tokens.token_hex(16), AESGCM.generate_key(KEY_BYTES * 8)
@@ -242,45 +245,40 @@ class Privacy:
                 f"a sealed {schema} under key {key_id} does not open", hint="the blob was damaged or moved to another subject"
             ) from None
 
-    def seal_bytes(self, data: bytes, *, tenant: str, connection: str) -> tuple[canon.Sealed, list[NewKey]]:
-        """Vendor bytes for a dead letter, under a key of the connection, with the key to commit with them if it is new."""
-        key_id = self._key_of(tenant, f"connection|{connection}")
-        sealed = canon.Sealed(key_id=key_id, blob=self._encrypt(key_id, data, BYTES_SCHEMA))
-        return sealed, self._new([key_id])
+    async def seal_bytes(self, raw: bytes, tenant: str, subject: str) -> tuple[bytes, str, list[NewKey]]:
+        """Vendor bytes for a dead letter: the blob, its key id, and the keys to commit with it."""
+        key_id = self._key_of(tenant, subject)
+        return self._encrypt(key_id, raw, BYTES_SCHEMA), key_id, self._new([key_id])
 
-    def open_bytes(self, sealed: canon.Sealed) -> bytes | None:
+    def open_bytes(self, blob: bytes, key_id: str) -> bytes | None:
         """The bytes; None when the key was erased. Raises MissingSubjectKey."""
-        return self._decrypt(sealed.key_id, sealed.blob, BYTES_SCHEMA)
+        return self._decrypt(key_id, blob, BYTES_SCHEMA)
 
     def _new(self, key_ids: Sequence[str]) -> list[NewKey]:
-        return [NewKey(key_id, self._unpublished[key_id]) for key_id in dict.fromkeys(key_ids) if key_id in self._unpublished]
+        return [(key_id, self._unpublished[key_id]) for key_id in dict.fromkeys(key_ids) if key_id in self._unpublished]
 
     # --- entities ----------------------------------------------------------------------------------------------------------
 
-    async def seal(self, entity: T, tenant: str) -> tuple[T, list[NewKey]]:
-        """The entity with every plain personal record sealed and `email_index` filled, and the keys to commit with it.
+    async def seal(self, entity: T, tenant: str, about: str = "") -> tuple[T, list[NewKey]]:
+        """The entity with every plain personal record sealed, `subject` and `email_index` filled, and the keys to commit with it.
 
-        Each sealed part is about its own `subject`; the connector's mapping names it. Raises MappingError where it did not.
+        `about` is the event key of the source object where known; see `subject_of` for whose key each part goes under.
         """
         hasher, used = self.tenant_hasher(tenant), list[str]()
 
         def change(owner: msgspec.Struct, name: str, value: Any) -> dict[str, Any]:
             if isinstance(value, canon.Sealed):
                 return {}
-            subject = getattr(owner, "subject", None)
-            if not subject:
-                raise MappingError(
-                    f"{type(owner).__name__}.{name} is personal data about nobody: `subject` is empty",
-                    hint="the mapping must name whom sealed data is about",
-                )
+            plain = _ENCODER.encode(value)
+            subject = subject_of(owner, value, about, hasher)
             key_id = self._key_of(tenant, subject)
             used.append(key_id)
-            schema = f"bus.canon.{type(value).__name__}"
-            changes: dict[str, Any] = {
-                name: canon.Sealed(key_id=key_id, blob=self._encrypt(key_id, _ENCODER.encode(value), schema))
-            }
+            blob = self._encrypt(key_id, plain, f"bus.canon.{type(value).__name__}")
+            changes: dict[str, Any] = {name: canon.Sealed(key_id=key_id, blob=blob)}
             if isinstance(value, canon.PartyPii):
                 changes["email_index"] = email_index(value, hasher)
+            if "subject" in owner.__struct_fields__ and not getattr(owner, "subject", None):
+                changes["subject"] = self._hash_of(tenant, subject)
             return changes
 
         return _walk(entity, change), self._new(used)
@@ -304,7 +302,31 @@ class Privacy:
 PLAIN_OF = {"pii": "bus.canon.PartyPii", "note": "bus.canon.NotePii"}
 """Names of sealed fields and the plain schema each seals; a test compares it with the `seals` attributes of the .avsc files."""
 
-Change = Callable[[msgspec.Struct, str, Any], dict[str, Any]]
+
+def subject_of(owner: msgspec.Struct, value: Any, about: str, hasher: Hasher) -> str:
+    """Whom a plain record is about: what the mapping said, else the object it belongs to, else the person it describes.
+
+    A document's party with a customer id is that customer of the same connection; without `about` nothing tells two accounts'
+    ids apart, so the person's own e-mail addresses and name decide. Two people never share a key for a shared address alone.
+    """
+    named = getattr(owner, "subject", None)
+    if named:
+        return f"named|{named}"
+    connection = topics.split_key(about)[0] if about else ""
+    if about and isinstance(value, canon.NotePii):
+        return f"{about}|note"
+    if about and isinstance(owner, canon.Party) and owner.customer is not None and owner.customer.id:
+        return topics.event_key(connection, "customer", owner.customer.id)
+    if about and isinstance(owner, canon.Contact) and owner.id:
+        return f"{about}|contact|{owner.id}"
+    if about and isinstance(owner, canon.Customer):
+        return about
+    if isinstance(value, canon.PartyPii) and (value.emails or value.full_name):
+        return "|".join(["person", *email_index(value, hasher), value.full_name or ""])
+    return f"content|{hasher.hex(_ENCODER.encode(value))}"
+
+
+Change: TypeAlias = Callable[[msgspec.Struct, str, Any], dict[str, Any]]
 
 
 def _walk(entity: T, change: Change) -> T:
