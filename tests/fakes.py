@@ -62,11 +62,17 @@ class FakePrivacy:
     def open(self, entity: Any) -> Any:
         return entity
 
-    async def seal(self, entity: Any, tenant: str) -> tuple[Any, list[Any]]:
+    async def seal(self, entity: Any, tenant: str, connection: str) -> tuple[Any, list[Any]]:
         return entity, []
 
-    async def seal_bytes(self, raw: bytes, tenant: str, subject: str) -> tuple[bytes, str, list[Any]]:
-        return raw, "key", []
+    def seal_bytes(self, data: bytes, *, tenant: str, connection: str) -> tuple[Any, list[Any]]:
+        return canon.Sealed(key_id="key", blob=data), []
+
+    def records(self, keys: Any, codec: Any) -> list[Any]:
+        return []
+
+    def published(self, keys: Any) -> None:
+        return None
 
 
 class FakeLog:

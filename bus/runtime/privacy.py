@@ -271,7 +271,7 @@ class Privacy:
                 return {}
             plain = _ENCODER.encode(value)
             subject = subject_of(owner, value, about, hasher)
-            key_id = self._key_of(tenant, subject)
+            key_id = self._key_of(tenant, f"{connection}|{subject}")
             used.append(key_id)
             blob = self._encrypt(key_id, plain, f"bus.canon.{type(value).__name__}")
             changes: dict[str, Any] = {name: canon.Sealed(key_id=key_id, blob=blob)}

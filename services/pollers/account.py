@@ -20,7 +20,7 @@ from bus.runtime.codec import Codec
 from bus.runtime.publisher import Outgoing
 from schemas.system import CursorRecord
 from services.pollers.judging import is_held
-from services.pollers.publishing import Batch, Counts, PageBuilder, Seen, is_stale
+from services.pollers.publishing import Counts, PageBuilder, Seen, is_stale
 from bus.runtime.retry import wait_s
 
 log = logging.getLogger(__name__)
@@ -198,7 +198,7 @@ class AccountPoller:
         # 5
         await self._commit(batch.outgoing)
         # 6
-        self._apply(batch)
+        self._builder.committed(batch)
         self._cursors[stream.name] = cursor
         self._on_poll(self.connection, stream.name, batch.counts)
 
@@ -222,10 +222,6 @@ class AccountPoller:
             value=self._codec.encode(topics.CURSORS, cursor),
         )
 
-    def _apply(self, batch: Batch) -> None:
-        for key, raw, record in batch.seen:
-            self._seen.put(key, raw, record)
-
     # --- held ----------------------------------------------------------------------------------------------------------------
 
     async def judge_held(self) -> None:
@@ -239,7 +235,7 @@ class AccountPoller:
                 record = RawRecord(entity=entity, id=source_id, raw=b"", deleted=True)
             batch = await self._builder.build(0, [record], [record], asked_at=asked_at, snapshot=False)
             await self._commit(batch.outgoing)
-            self._apply(batch)
+            self._builder.committed(batch)
 
 
 def holds(state: Any, seen: Seen) -> Callable[[str, str], bool]:

@@ -17,11 +17,12 @@ from bus.core.errors import BusError, MappingError, RecordError
 from bus.core.identity import Hasher, event_id, match_keys
 from bus.kit.connector import Connector, Page, RawRecord
 from bus.runtime.codec import Codec
+from bus.runtime.privacy import NewKey
 from bus.runtime.publisher import Outgoing
 from bus.runtime.state import AccountState
 from schemas import canon
 from schemas.canon import EventMeta, Operation
-from schemas.system import Cause, Command, CommandKind, DeadLetter, ObjectRef, ObjectState, SeenRecord, SubjectKeyRecord
+from schemas.system import Cause, Command, CommandKind, DeadLetter, ObjectRef, ObjectState, SeenRecord
 from services.pollers.judging import Judgement, Verdict, is_held, judge, next_seq
 
 log = logging.getLogger(__name__)
@@ -38,12 +39,20 @@ EVENT_TYPES: dict[str, type[Any]] = {
 class Sealer(Protocol):
     """What a poller asks of the privacy layer; new keys are committed with their first blob."""
 
-    async def seal(self, entity: Any, tenant: str) -> tuple[Any, list[tuple[str, SubjectKeyRecord]]]:
+    async def seal(self, entity: Any, tenant: str, connection: str) -> tuple[Any, list[NewKey]]:
         """The entity with its personal data sealed, and the keys that are new."""
         ...
 
-    async def seal_bytes(self, raw: bytes, tenant: str, subject: str) -> tuple[bytes, str, list[tuple[str, SubjectKeyRecord]]]:
-        """Sealed bytes, their key, and the keys that are new."""
+    def seal_bytes(self, data: bytes, *, tenant: str, connection: str) -> tuple[canon.Sealed, list[NewKey]]:
+        """Sealed bytes and the keys that are new."""
+        ...
+
+    def records(self, keys: Sequence[NewKey], codec: Codec) -> list[Outgoing]:
+        """The key records to commit with the blobs."""
+        ...
+
+    def published(self, keys: Sequence[NewKey]) -> None:
+        """To be called after that commit."""
         ...
 
 
@@ -103,6 +112,7 @@ class Batch(msgspec.Struct, kw_only=True):
 
     outgoing: list[Outgoing] = []
     seen: list[tuple[str, bytes, SeenRecord]] = []
+    keys: list[NewKey] = []
     counts: Counts
 
 
@@ -159,8 +169,15 @@ class PageBuilder:
             try:
                 await self._one(batch, record, whole, asked_at, snapshot)
             except RecordError as error:
-                await self._dead(batch, record, error)
+                self._dead(batch, record, error)
+        batch.outgoing[:0] = self._privacy.records(list({key.key_id: key for key in batch.keys}.values()), self._codec)
         return batch
+
+    def committed(self, batch: Batch) -> None:
+        """Applies a committed batch to memory."""
+        self._privacy.published(batch.keys)
+        for key, raw, record in batch.seen:
+            self._seen.put(key, raw, record)
 
     async def _one(self, batch: Batch, record: RawRecord, whole: RawRecord | Exception, asked_at: datetime, snapshot: bool) -> None:
         if isinstance(whole, RecordError):
@@ -169,7 +186,7 @@ class PageBuilder:
             raise MappingError(f"{type(whole).__name__} while joining {record.entity} {record.id}") from whole
         seen = self._seen.get(record.entity, record.id)
         if whole.deleted:
-            await self._deleted(batch, whole, seen)
+            self._deleted(batch, whole, seen)
             return
         entity = self._connector.to_canonical(whole)
         content = self._hasher.content(entity)
@@ -202,11 +219,8 @@ class PageBuilder:
     async def _news(
         self, batch: Batch, record: RawRecord, entity: Any, known: SeenRecord, verdict: Judgement, seen: SeenRecord | None, snapshot: bool
     ) -> None:
-        sealed, keys = await self._privacy.seal(entity, self._tenant)
-        for key, key_record in keys:
-            batch.outgoing.append(
-                Outgoing(topic=topics.SUBJECT_KEYS, partition=None, key=key, value=self._codec.encode(topics.SUBJECT_KEYS, key_record))
-            )
+        sealed, keys = await self._privacy.seal(entity, self._tenant, self._connection)
+        batch.keys += keys
         fresh = seen is None or seen.deleted or not seen.content_hash
         op = (Operation.SNAPSHOT if snapshot else Operation.CREATED) if fresh else Operation.UPDATED
         meta = self._meta(record, known, op, verdict)
@@ -241,7 +255,7 @@ class PageBuilder:
         headers = cloud_event_headers(event.meta)
         batch.outgoing.append(Outgoing(topic=topic, partition=None, key=key, value=self._codec.encode(topic, event), headers=headers))
 
-    async def _deleted(self, batch: Batch, record: RawRecord, seen: SeenRecord | None) -> None:
+    def _deleted(self, batch: Batch, record: RawRecord, seen: SeenRecord | None) -> None:
         """The vendor says it is gone: an event with op DELETED, then a tombstone."""
         if seen is None or seen.deleted:
             batch.counts.unchanged += 1
@@ -280,18 +294,15 @@ class PageBuilder:
         )
         self._know(batch, held)
 
-    async def _dead(self, batch: Batch, record: RawRecord, error: RecordError) -> None:
+    def _dead(self, batch: Batch, record: RawRecord, error: RecordError) -> None:
         """A record that cannot be mapped is set aside with its sealed bytes; the rest go on. The same bytes do not die twice."""
         batch.counts.dead += 1
         log.warning(
             "record set aside", extra={"connection": self._connection, "entity": record.entity, "id": record.id, "cause": str(error.cause)}
         )
         seen = self._seen.get(record.entity, record.id)
-        original, key_id, keys = await self._privacy.seal_bytes(record.raw, self._tenant, self._seen.key(record.entity, record.id))
-        for key, key_record in keys:
-            batch.outgoing.append(
-                Outgoing(topic=topics.SUBJECT_KEYS, partition=None, key=key, value=self._codec.encode(topics.SUBJECT_KEYS, key_record))
-            )
+        sealed, keys = self._privacy.seal_bytes(record.raw, tenant=self._tenant, connection=self._connection)
+        batch.keys += keys
         letter = DeadLetter(
             stage="poller",
             cause=error.cause if error.cause is not Cause.UNKNOWN else Cause.MAPPING_ERROR,
@@ -299,8 +310,8 @@ class PageBuilder:
             hint=error.hint or "correct the object at the source: it is read again when it changes",
             connection=self._connection,
             source=ObjectRef(connection=self._connection, entity=record.entity, id=record.id),
-            original=original,
-            key_id=key_id,
+            original=sealed.blob,
+            key_id=sealed.key_id,
             made_at=self._clock.now(),
         )
         key = self._seen.key(record.entity, record.id)
