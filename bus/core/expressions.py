@@ -281,6 +281,10 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     comparisons: tuple[Comparison, ...]
     outcomes: tuple[str, ...] | None
     """All texts it can give, where it only chooses between literals; else None."""
+    literal_head: str | None = None
+    """The text it always begins with."""
+    literal_length: int = 0
+    """Characters it has at least, from literals joined by `~`."""
 
 
 class Expression:
@@ -384,10 +388,20 @@ def _usage(tree: nodes.Expr) -> Usage:
         if isinstance(node, nodes.Filter):
             paths += _filter_paths(node)
     longest = [path for path in paths if not any(other[: len(path)] == path and len(other) > len(path) for other in paths)]
-    outcomes = _outcomes(tree)
+    outcomes, parts = _outcomes(tree), _joined(tree)
     return Usage(
-        paths=tuple(dict.fromkeys(longest)), comparisons=tuple(comparisons), outcomes=tuple(outcomes) if outcomes else None
+        paths=tuple(dict.fromkeys(longest)),
+        comparisons=tuple(comparisons),
+        outcomes=tuple(outcomes) if outcomes else None,
+        literal_head=parts[0] if parts and parts[0] else None,
+        literal_length=sum(len(part) for part in parts),
     )
+
+
+def _joined(tree: nodes.Expr) -> list[str]:
+    """The literals of a joined text, empty for parts that vary."""
+    parts = tree.nodes if isinstance(tree, nodes.Concat) else [tree]
+    return [part.value if isinstance(part, nodes.Const) and isinstance(part.value, str) else "" for part in parts]
 
 
 def _walk(node: nodes.Node) -> Iterator[nodes.Node]:

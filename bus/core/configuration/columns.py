@@ -12,7 +12,6 @@ import msgspec
 
 from bus.core.configuration.fields import ITEM, UnknownField, resolve, scalar_fields, text_of
 from bus.core.configuration.problems import closest
-from bus.core.identity import ENTITY_TYPES
 from bus.core.topics import DOCUMENTS
 from schemas import canon
 
@@ -108,6 +107,3 @@ def line_value(place: Place, tax: canon.TaxLine | None, column: str) -> str | No
 def is_line_column(column: str) -> bool:
     """Whether a column is answered by a line rather than by its document."""
     return column in TAX_COLUMNS or column in LINE_COLUMNS or column == CHARGE_TYPE
-
-
-assert set(ENTITY_TYPES) >= DOCUMENTS  # noqa: S101  (two spellings of one fact)

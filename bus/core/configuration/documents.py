@@ -5,7 +5,7 @@ sees one form only, and equal configurations give equal bytes.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Annotated, Any, Literal, TypeAlias
@@ -85,6 +85,12 @@ class Connection(Part):
         if twice:
             raise ValueError(f"{twice[0]} is given twice: keep the one in config")
         return {**data, **bus, "config": config}
+
+    def poll_interval_s(self, stream: str, entities: Iterable[str], default_s: int) -> int:
+        """Seconds between polls of a stream: by its own name, else the shortest given for one of its entities, else its default."""
+        if stream in self.poll_s:
+            return self.poll_s[stream]
+        return min((self.poll_s[entity] for entity in entities if entity in self.poll_s), default=default_s)
 
 
 class FlowSource(Part):

@@ -23,6 +23,7 @@ DEPTH_MAX = 20
 
 Path: TypeAlias = tuple[str | int, ...]
 
+_SPELT_OUT = ("expression", "from")
 _TAG = "tag:yaml.org,2002:"
 
 
@@ -61,7 +62,9 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
         return self.lines.get(path, 1)
 
     def problem(self, path: Path, what: str, fix: str) -> Problem:
-        """A problem at a key."""
+        """A problem at a key; what a short form left out is not named."""
+        if path and path[-1] in _SPELT_OUT and path not in self.lines:
+            path = path[:-1]
         return Problem(file=self.file, line=self.line(path), key=dotted(path), what=what, fix=fix)
 
 
