@@ -87,7 +87,7 @@ class Connection(Part):
         return {**data, **bus, "config": config}
 
     def poll_interval_s(self, stream: str, entities: Iterable[str], default_s: int) -> int:
-        """Seconds between polls of a stream: by its own name, else the shortest given for one of its entities, else its default."""
+        """Seconds between polls of a stream: by its name, else the shortest of its entities, else `default_s`."""
         if stream in self.poll_s:
             return self.poll_s[stream]
         return min((self.poll_s[entity] for entity in entities if entity in self.poll_s), default=default_s)

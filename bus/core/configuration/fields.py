@@ -5,11 +5,13 @@
 
 import enum
 import functools
+import types
+import typing
 from collections.abc import Iterator, Mapping
+from datetime import date, datetime
 from typing import Any
 
 import msgspec
-from msgspec import inspect
 
 from bus.core.configuration.problems import closest
 from bus.core.identity import ENTITY_TYPES
@@ -55,73 +57,71 @@ class Leaf(msgspec.Struct, frozen=True):
 
 
 @functools.cache
-def _types(struct: type[msgspec.Struct]) -> dict[str, inspect.Type]:
-    info = inspect.type_info(struct)
-    assert isinstance(info, inspect.StructType)  # noqa: S101  (msgspec's own promise)
-    return {field.name: field.type for field in info.fields}
+def _hints(struct: type[msgspec.Struct]) -> Mapping[str, Any]:
+    """Field types; msgspec's own inspection refuses the untagged unions of sealed fields."""
+    return typing.get_type_hints(struct)
 
 
-def _plain(kind: inspect.Type) -> inspect.Type:
-    """A type without its null."""
-    if isinstance(kind, inspect.UnionType):
-        rest = [item for item in kind.types if not isinstance(item, inspect.NoneType)]
-        return next((item for item in rest if isinstance(item, inspect.StructType)), rest[0])
-    return kind
+def _plain(hint: Any) -> Any:
+    """A type without its null; of a sealed field its sealed form."""
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):
+        return next(item for item in typing.get_args(hint) if item is not type(None))
+    return hint
 
 
 def resolve(entity: str, parts: tuple[str, ...]) -> Leaf:
     """Checks a path below `source`; raises `UnknownField`. Parts `[]` step into lists."""
-    if parts and parts[0] in _SOURCE_NAMES and parts[0] not in _types(ENTITY_TYPES[entity]):
+    if parts and parts[0] in _SOURCE_NAMES and parts[0] not in _hints(ENTITY_TYPES[entity]):
         return Leaf(path=parts, is_text=True)
-    kind: inspect.Type = inspect.type_info(ENTITY_TYPES[entity])
+    hint: Any = ENTITY_TYPES[entity]
     stored: list[str] = []
     waiting = list(parts)
     while waiting:
         part = waiting.pop(0)
-        kind = _plain(kind)
-        match kind:
-            case inspect.StructType():
-                alias = ALIASES.get(kind.cls, {}).get(part)
-                if alias is not None:
-                    waiting = [*alias, *waiting]
-                    continue
-                kind = _field(kind.cls, part, stored)
-            case inspect.ListType():
-                if part != ITEM:
-                    fix = f"Write {'.'.join(stored)}[0].{part}, or {'.'.join(stored)}|map(attribute='{part}')."
-                    raise UnknownField(f"{'.'.join(stored)} is a list and has no {part!r}", fix)
-                kind = kind.item_type
-            case inspect.DictType():
-                kind = kind.value_type if kind.value_type != inspect.type_info(canon.CustomValue) else inspect.AnyType()
-            case _:
-                if part == ITEM or isinstance(kind, inspect.AnyType):
-                    continue
-                if isinstance(kind, inspect.DateType | inspect.DateTimeType) and part in ("year", "month", "day"):
-                    continue
-                raise UnknownField(f"{'.'.join(stored)} is a plain value and has no {part!r}", f"Write {'.'.join(stored)}.")
+        if is_struct(hint) and part in ALIASES.get(hint, {}):
+            waiting = [*ALIASES[hint][part], *waiting]
+            continue
+        hint = _plain(_below(hint, part, stored))
         stored.append(part)
-    kind = _plain(kind)
-    if isinstance(kind, inspect.StructType) and kind.cls in SEALED_TYPES:
+    if hint in SEALED_TYPES:
         raise _sealed(".".join(parts))
-    members = tuple(str(item) for item in kind.cls) if isinstance(kind, inspect.EnumType) else ()
-    return Leaf(path=tuple(stored), members=members, is_text=isinstance(kind, inspect.StrType))
+    members = tuple(str(item) for item in hint) if isinstance(hint, type) and issubclass(hint, enum.Enum) else ()
+    return Leaf(path=tuple(stored), members=members, is_text=hint is str)
 
 
-def _field(struct: type[msgspec.Struct], part: str, stored: list[str]) -> inspect.Type:
-    here = _types(struct)
-    found = here.get(part)
-    if part in PERSONAL or (found is not None and _is_sealed(found)):
+def _below(hint: Any, part: str, stored: list[str]) -> Any:
+    """The type one part further; raises `UnknownField`."""
+    if is_struct(hint):
+        return _field(hint, part, stored)
+    where, origin = ".".join(stored), typing.get_origin(hint)
+    if origin is list:
+        if part != ITEM:
+            raise UnknownField(
+                f"{where} is a list and has no {part!r}", f"Write {where}[0].{part}, or {where}|map(attribute='{part}')."
+            )
+        return typing.get_args(hint)[0]
+    if origin is dict:
+        value = typing.get_args(hint)[1]
+        return Any if value is canon.CustomValue else value
+    if hint is Any or part == ITEM or (hint in (date, datetime) and part in ("year", "month", "day")):
+        return hint
+    raise UnknownField(f"{where} is a plain value and has no {part!r}", f"Write {where}.")
+
+
+def is_struct(hint: Any) -> bool:
+    """Whether a type is one of the generated models."""
+    return isinstance(hint, type) and issubclass(hint, msgspec.Struct)
+
+
+def _field(struct: type[msgspec.Struct], part: str, stored: list[str]) -> Any:
+    found = _hints(struct).get(part)
+    if part in PERSONAL or (found is not None and _plain(found) in SEALED_TYPES):
         raise _sealed(".".join([*stored, part]))
     if found is None:
         where = ".".join(stored) or struct.__name__
-        known = [*here, *ALIASES.get(struct, {})]
+        known = [*_hints(struct), *ALIASES.get(struct, {})]
         raise UnknownField(f"{where} has no field {part!r}", closest(part, [name for name in known if name not in PERSONAL]))
     return found
-
-
-def _is_sealed(kind: inspect.Type) -> bool:
-    plain = _plain(kind)
-    return isinstance(plain, inspect.StructType) and plain.cls in SEALED_TYPES
 
 
 def _sealed(path: str) -> UnknownField:
@@ -131,15 +131,13 @@ def _sealed(path: str) -> UnknownField:
 
 def scalar_fields(entity: str) -> Iterator[tuple[str, bool]]:
     """Top-level fields that a table's key column can be, and whether each is a reference."""
-    for name, kind in _types(ENTITY_TYPES[entity]).items():
-        plain = _plain(kind)
-        if name in PERSONAL or isinstance(plain, inspect.ListType | inspect.DictType):
+    for name, hint in _hints(ENTITY_TYPES[entity]).items():
+        plain_hint = _plain(hint)
+        if name in PERSONAL or typing.get_origin(plain_hint) in (list, dict):
             continue
-        if isinstance(plain, inspect.StructType):
-            if plain.cls is canon.Ref:
-                yield name, True
+        if is_struct(plain_hint) and plain_hint is not canon.Ref:
             continue
-        yield name, False
+        yield name, plain_hint is canon.Ref
 
 
 def plain(value: Any) -> Any:
