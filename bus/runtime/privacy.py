@@ -18,7 +18,7 @@ import os
 import secrets as tokens
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
 from cryptography.exceptions import InvalidTag
@@ -65,8 +65,11 @@ class MissingSubjectKey(TransientError):
         self.key_id = key_id
 
 
-NewKey: TypeAlias = tuple[str, SubjectKeyRecord]
-"""Key id and record, to commit before or with the blobs that need it."""
+class NewKey(NamedTuple):
+    """A key to commit before or with the blobs that need it."""
+
+    key_id: str
+    record: SubjectKeyRecord
 
 
 class Box:
@@ -183,13 +186,13 @@ class Privacy:
 
     def published(self, keys: Sequence[NewKey]) -> None:
         """To be called after their commit: from now on these keys need not be sent again."""
-        for key_id, _ in keys:
-            self._unpublished.pop(key_id, None)
+        for key in keys:
+            self._unpublished.pop(key.key_id, None)
 
     def records(self, keys: Sequence[NewKey], codec: Codec) -> list[Outgoing]:
         """The records to put in front of the blobs in the same transaction."""
         topic = topics.SUBJECT_KEYS
-        return [Outgoing(topic, None, key_id, codec.encode(topic, record)) for key_id, record in keys]
+        return [Outgoing(topic, None, key.key_id, codec.encode(topic, key.record)) for key in keys]
 
     def _hash_of(self, tenant: str, subject: str) -> str:
         return self.tenant_hasher(tenant).hex(f"subject|{subject}".encode(), 16)
@@ -245,24 +248,24 @@ class Privacy:
                 f"a sealed {schema} under key {key_id} does not open", hint="the blob was damaged or moved to another subject"
             ) from None
 
-    async def seal_bytes(self, raw: bytes, tenant: str, subject: str) -> tuple[bytes, str, list[NewKey]]:
-        """Vendor bytes for a dead letter: the blob, its key id, and the keys to commit with it."""
-        key_id = self._key_of(tenant, subject)
-        return self._encrypt(key_id, raw, BYTES_SCHEMA), key_id, self._new([key_id])
+    def seal_bytes(self, data: bytes, *, tenant: str, connection: str) -> tuple[canon.Sealed, list[NewKey]]:
+        """Vendor bytes for a dead letter, under a key of the connection, and the keys to commit with them."""
+        key_id = self._key_of(tenant, f"connection|{connection}")
+        return canon.Sealed(key_id=key_id, blob=self._encrypt(key_id, data, BYTES_SCHEMA)), self._new([key_id])
 
-    def open_bytes(self, blob: bytes, key_id: str) -> bytes | None:
+    def open_bytes(self, sealed: canon.Sealed) -> bytes | None:
         """The bytes; None when the key was erased. Raises MissingSubjectKey."""
-        return self._decrypt(key_id, blob, BYTES_SCHEMA)
+        return self._decrypt(sealed.key_id, sealed.blob, BYTES_SCHEMA)
 
     def _new(self, key_ids: Sequence[str]) -> list[NewKey]:
-        return [(key_id, self._unpublished[key_id]) for key_id in dict.fromkeys(key_ids) if key_id in self._unpublished]
+        return [NewKey(key_id, self._unpublished[key_id]) for key_id in dict.fromkeys(key_ids) if key_id in self._unpublished]
 
     # --- entities ----------------------------------------------------------------------------------------------------------
 
-    async def seal(self, entity: T, tenant: str, about: str = "") -> tuple[T, list[NewKey]]:
+    async def seal(self, entity: T, tenant: str, connection: str = "") -> tuple[T, list[NewKey]]:
         """The entity with every plain personal record sealed, `subject` and `email_index` filled, and the keys to commit with it.
 
-        `about` is the event key of the source object where known; see `subject_of` for whose key each part goes under.
+        `connection` is whose ids the entity speaks of; see `subject_of` for whose key each part goes under.
         """
         hasher, used = self.tenant_hasher(tenant), list[str]()
 
@@ -270,8 +273,8 @@ class Privacy:
             if isinstance(value, canon.Sealed):
                 return {}
             plain = _ENCODER.encode(value)
-            subject = subject_of(owner, value, about, hasher)
-            key_id = self._key_of(tenant, f"{connection}|{subject}")
+            subject = subject_of(owner, value, connection, hasher)
+            key_id = self._key_of(tenant, subject)
             used.append(key_id)
             blob = self._encrypt(key_id, plain, f"bus.canon.{type(value).__name__}")
             changes: dict[str, Any] = {name: canon.Sealed(key_id=key_id, blob=blob)}
@@ -303,27 +306,23 @@ PLAIN_OF = {"pii": "bus.canon.PartyPii", "note": "bus.canon.NotePii"}
 """Names of sealed fields and the plain schema each seals; a test compares it with the `seals` attributes of the .avsc files."""
 
 
-def subject_of(owner: msgspec.Struct, value: Any, about: str, hasher: Hasher) -> str:
-    """Whom a plain record is about: what the mapping said, else the object it belongs to, else the person it describes.
+def subject_of(owner: msgspec.Struct, value: Any, connection: str, hasher: Hasher) -> str:
+    """Whom a plain record is about: what the mapping said, else the object at the connection, else the person it describes.
 
-    A document's party with a customer id is that customer of the same connection; without `about` nothing tells two accounts'
-    ids apart, so the person's own e-mail addresses and name decide. Two people never share a key for a shared address alone.
+    Ids count within their connection only, because ids of two accounts are never comparable. Of a person without one, e-mail
+    addresses and name together decide: two people never share a key for a shared address alone.
     """
-    named = getattr(owner, "subject", None)
-    if named:
-        return f"named|{named}"
-    connection = topics.split_key(about)[0] if about else ""
-    if about and isinstance(value, canon.NotePii):
-        return f"{about}|note"
-    if about and isinstance(owner, canon.Party) and owner.customer is not None and owner.customer.id:
-        return topics.event_key(connection, "customer", owner.customer.id)
-    if about and isinstance(owner, canon.Contact) and owner.id:
-        return f"{about}|contact|{owner.id}"
-    if about and isinstance(owner, canon.Customer):
-        return about
+    if named := getattr(owner, "subject", None):
+        return f"named|{connection}|{named}"
+    if isinstance(owner, canon.Party) and owner.customer is not None and owner.customer.id:
+        return f"customer|{connection}|{owner.customer.id}"
+    if isinstance(owner, canon.Contact) and owner.id:
+        return f"contact|{connection}|{owner.id}"
+    if isinstance(owner, canon.Customer) and isinstance(value, canon.PartyPii) and owner.number:
+        return f"number|{connection}|{owner.number}"
     if isinstance(value, canon.PartyPii) and (value.emails or value.full_name):
-        return "|".join(["person", *email_index(value, hasher), value.full_name or ""])
-    return f"content|{hasher.hex(_ENCODER.encode(value))}"
+        return "|".join(["person", connection, *email_index(value, hasher), value.full_name or ""])
+    return f"content|{connection}|{hasher.hex(_ENCODER.encode(value))}"
 
 
 Change: TypeAlias = Callable[[msgspec.Struct, str, Any], dict[str, Any]]
