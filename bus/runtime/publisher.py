@@ -10,19 +10,25 @@ Order of operations of `commit`:
 """
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from bus.core.errors import BusError, RecordError
 from bus.runtime import kafka, metrics
 from bus.runtime.kafka import CommitAborted, CommitUnclear, Fenced
+from bus.runtime.retry import wait_s
 from bus.runtime.settings import BusSettings
 from schemas.system import Cause
 
-__all__ = ["CommitAborted", "CommitUnclear", "Fenced", "Outgoing", "Publisher"]
+__all__ = ["CommitAborted", "CommitUnclear", "Committer", "Fenced", "Outgoing", "Publisher", "commit_surely"]
+
+log = logging.getLogger(__name__)
+
+ABORTED_TRIES_MAX = 5
 
 RECORDS_MAX = 50_000
 """Records of one transaction."""
@@ -63,6 +69,28 @@ def check(records: Sequence[Outgoing]) -> None:
         total += size
     if len(records) > RECORDS_MAX or total > BYTES_MAX:
         raise ValueError(f"{len(records)} records of {total} bytes in one transaction: at most {RECORDS_MAX} and {BYTES_MAX}")
+
+
+class Committer(Protocol):
+    """What a publisher is to those who commit."""
+
+    async def commit(self, records: Sequence[Outgoing]) -> None:
+        """One transaction."""
+        ...
+
+
+async def commit_surely(publisher: Committer, records: Sequence[Outgoing]) -> None:
+    """Commits again from memory what ended aborted: nothing of it was visible, and no vendor call is repeated."""
+    for attempt in range(1, ABORTED_TRIES_MAX + 1):
+        try:
+            await publisher.commit(records)
+        except CommitAborted as error:
+            log.warning("commit aborted, try %d: %s", attempt, error)
+            if attempt == ABORTED_TRIES_MAX:
+                raise
+            await asyncio.sleep(wait_s(attempt, longest_s=10))
+        else:
+            return
 
 
 class Publisher:

@@ -81,7 +81,8 @@ class AccountPoller:
         self._on_failure = on_failure
         now = clock.now()
         self.streams = [
-            StreamState(facts=facts, every_s=poll_s.get(facts.name, facts.poll_s), due_at=now) for facts in connector.manifest.streams
+            StreamState(facts=facts, every_s=poll_s.get(facts.name, facts.poll_s), due_at=now)
+            for facts in connector.manifest.streams
         ]
 
     def poll_now(self, stream: str | None) -> None:
@@ -136,7 +137,10 @@ class AccountPoller:
         state.failures += 1
         if state.failures == 1:
             log.warning(
-                "poll failed: %s: %s", type(error).__name__, error, extra={"connection": self.connection, "stream": state.facts.name}
+                "poll failed: %s: %s",
+                type(error).__name__,
+                error,
+                extra={"connection": self.connection, "stream": state.facts.name},
             )
         delay = retry_after_s if retry_after_s is not None else wait_s(state.failures)
         state.due_at = self._clock.now() + timedelta(seconds=delay)

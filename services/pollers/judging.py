@@ -40,7 +40,13 @@ def seen_key(entity: str, source_id: str) -> tuple[str, str]:
 
 
 def judge(
-    state: AccountState, seen: SeenRecord | None, entity: str, source_id: str, content_hash: str, fields: Mapping[str, str], now: datetime
+    state: AccountState,
+    seen: SeenRecord | None,
+    entity: str,
+    source_id: str,
+    content_hash: str,
+    fields: Mapping[str, str],
+    now: datetime,
 ) -> Judgement:
     """Judges a version against what is known, by a state read to an end offset taken after the page arrived."""
     if is_held(state, seen, entity, source_id):
@@ -92,7 +98,9 @@ def _own_fields(write: ObjectState, seen: SeenRecord | None, fields: Mapping[str
     before = seen.field_hashes if seen is not None else {}
     paths = fields.keys() | write.field_hashes.keys()
     return tuple(
-        sorted(path for path in paths if fields.get(path) == write.field_hashes.get(path) and fields.get(path) != before.get(path))
+        sorted(
+            path for path in paths if fields.get(path) == write.field_hashes.get(path) and fields.get(path) != before.get(path)
+        )
     )
 
 

@@ -83,6 +83,13 @@ class Seen:
         self._raw = raw
         self.held: set[tuple[str, str]] = set()
 
+    def recall_held(self) -> None:
+        """Finds what an earlier process left held."""
+        for value in self._raw.values():
+            record = self._codec.decode(topics.SEEN, value)
+            if record.held:
+                self.held.add((record.entity, record.source_id))
+
     def key(self, entity: str, source_id: str) -> str:
         """Key on `bus.seen`."""
         return topics.event_key(self._connection, entity, source_id)
@@ -161,7 +168,13 @@ class PageBuilder:
         ]
 
     async def build(
-        self, served: int, records: Sequence[RawRecord], completed: Sequence[RawRecord | Exception], *, asked_at: datetime, snapshot: bool
+        self,
+        served: int,
+        records: Sequence[RawRecord],
+        completed: Sequence[RawRecord | Exception],
+        *,
+        asked_at: datetime,
+        snapshot: bool,
     ) -> Batch:
         """Maps, hashes, judges, seals and encodes; the state must be fresh (read after the page arrived)."""
         batch = Batch(counts=Counts(read=served, unchanged=served - len(records)))
@@ -179,7 +192,9 @@ class PageBuilder:
         for key, raw, record in batch.seen:
             self._seen.put(key, raw, record)
 
-    async def _one(self, batch: Batch, record: RawRecord, whole: RawRecord | Exception, asked_at: datetime, snapshot: bool) -> None:
+    async def _one(
+        self, batch: Batch, record: RawRecord, whole: RawRecord | Exception, asked_at: datetime, snapshot: bool
+    ) -> None:
         if isinstance(whole, RecordError):
             raise whole
         if isinstance(whole, Exception):
@@ -217,7 +232,14 @@ class PageBuilder:
             self._observe(batch, entity, known, asked_at)
 
     async def _news(
-        self, batch: Batch, record: RawRecord, entity: Any, known: SeenRecord, verdict: Judgement, seen: SeenRecord | None, snapshot: bool
+        self,
+        batch: Batch,
+        record: RawRecord,
+        entity: Any,
+        known: SeenRecord,
+        verdict: Judgement,
+        seen: SeenRecord | None,
+        snapshot: bool,
     ) -> None:
         sealed, keys = await self._privacy.seal(entity, self._tenant, self._connection)
         batch.keys += keys
@@ -253,7 +275,9 @@ class PageBuilder:
         topic = topics.canonical(entity)
         key = self._seen.key(entity, known.source_id)
         headers = cloud_event_headers(event.meta)
-        batch.outgoing.append(Outgoing(topic=topic, partition=None, key=key, value=self._codec.encode(topic, event), headers=headers))
+        batch.outgoing.append(
+            Outgoing(topic=topic, partition=None, key=key, value=self._codec.encode(topic, event), headers=headers)
+        )
 
     def _deleted(self, batch: Batch, record: RawRecord, seen: SeenRecord | None) -> None:
         """The vendor says it is gone: an event with op DELETED, then a tombstone."""
@@ -298,7 +322,8 @@ class PageBuilder:
         """A record that cannot be mapped is set aside with its sealed bytes; the rest go on. The same bytes do not die twice."""
         batch.counts.dead += 1
         log.warning(
-            "record set aside", extra={"connection": self._connection, "entity": record.entity, "id": record.id, "cause": str(error.cause)}
+            "record set aside",
+            extra={"connection": self._connection, "entity": record.entity, "id": record.id, "cause": str(error.cause)},
         )
         seen = self._seen.get(record.entity, record.id)
         sealed, keys = self._privacy.seal_bytes(record.raw, tenant=self._tenant, connection=self._connection)
@@ -327,7 +352,9 @@ class PageBuilder:
             seq=0,
             mapping_version=self._version,
         )
-        self._know(batch, msgspec.structs.replace(base, raw_hash=self.raw_hash(record), held=False, mapping_version=self._version))
+        self._know(
+            batch, msgspec.structs.replace(base, raw_hash=self.raw_hash(record), held=False, mapping_version=self._version)
+        )
 
     def _know(self, batch: Batch, record: SeenRecord) -> None:
         key = self._seen.key(record.entity, record.source_id)
@@ -345,7 +372,9 @@ class PageBuilder:
         )
         self._command(batch, known.entity, known.source_id, observed, asked_at)
 
-    def _command(self, batch: Batch, entity: str, source_id: str, observed: ObjectState, asked_at: datetime | None = None) -> None:
+    def _command(
+        self, batch: Batch, entity: str, source_id: str, observed: ObjectState, asked_at: datetime | None = None
+    ) -> None:
         """Tells the account's own sink what exists here, in the order it was seen."""
         command = Command(
             kind=CommandKind.OBSERVE,
@@ -408,5 +437,3 @@ def is_stale(record: RawRecord, seen: SeenRecord | None) -> bool:
     if not (record.version.isdigit() and seen.source_version.isdigit()):
         return False
     return int(record.version) < int(seen.source_version)
-
-

@@ -363,4 +363,3 @@ class AccountSink:
         standing = self.state.standing(flow, source)
         if standing is not None and standing.command is not None and standing.standing in (Standing.PARKED, Standing.WAITING):
             self._enqueue(Delivered(raw=standing.command, offset=None))
-

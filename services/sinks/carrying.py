@@ -607,5 +607,7 @@ class Carrier:
         document = self._connector.to_canonical(done.result.record)
         now = self._clock.now()
         return [
-            object_change(self._state.connection, entity, done.external_id, document, done.result, self._hasher, now, source, known, sent)
+            object_change(
+                self._state.connection, entity, done.external_id, document, done.result, self._hasher, now, source, known, sent
+            )
         ]

@@ -5,7 +5,6 @@ in-memory states, then lets the tasks go on. One writer, one order (laws 5 and 2
 """
 
 import asyncio
-import logging
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Protocol
@@ -14,14 +13,10 @@ import msgspec
 
 from bus.core import topics
 from bus.core.errors import BusError, RecordError
-from bus.runtime.publisher import CommitAborted, Outgoing
-from bus.runtime.retry import wait_s
+from bus.runtime.publisher import Committer, Outgoing, commit_surely
 from bus.runtime.state import AccountState, offset_key
 from schemas.system import Cause, OffsetRecord, StateRecord
 
-log = logging.getLogger(__name__)
-
-ABORTED_TRIES_MAX = 5
 BATCH_RECORDS_MAX = 2_000
 """A transaction stays small enough to commit well within its time-out of 10 s."""
 
@@ -40,14 +35,6 @@ class Encoder(Protocol):
 
     def encode(self, topic: str, value: msgspec.Struct) -> bytes:
         """Framed Avro bytes."""
-        ...
-
-
-class Committer(Protocol):
-    """What the ledger asks of the publisher."""
-
-    async def commit(self, records: Sequence[Outgoing]) -> None:
-        """One transaction."""
         ...
 
 
@@ -167,7 +154,7 @@ class Ledger:
         ]
         # 3
         try:
-            await self._committed(records)
+            await commit_surely(self._publisher, records)
         except BaseException as error:
             for _, _, future in batch:
                 if not future.done():
@@ -182,19 +169,6 @@ class Ledger:
         for _, _, future in batch:
             if not future.done():
                 future.set_result(None)
-
-    async def _committed(self, records: Sequence[Outgoing]) -> None:
-        """An aborted transaction left nothing behind: the same records are committed again from memory, no call is repeated."""
-        for attempt in range(1, ABORTED_TRIES_MAX + 1):
-            try:
-                await self._publisher.commit(records)
-            except CommitAborted as error:
-                log.warning("commit aborted, try %d: %s", attempt, error)
-                if attempt == ABORTED_TRIES_MAX:
-                    raise
-                await asyncio.sleep(wait_s(attempt, longest_s=10))
-            else:
-                return
 
     def _offset_change(self, connection: str, done: list[int]) -> tuple[str, StateRecord]:
         book = self._offsets[connection]

@@ -32,9 +32,7 @@ class Poller:
         self.state = AccountState(HERE)
         raw = {r.key.encode(): r.value for r in self.log.topic(topics.SEEN)}
         seen = Seen(HERE, self.codec, raw)
-        for value in raw.values():
-            if (record := self.codec.decode(topics.SEEN, value)).held:
-                seen.held.add((record.entity, record.source_id))
+        seen.recall_held()
         cursors = {c.stream: c for c in (self.codec.decode("", r.value) for r in self.log.topic(topics.CURSORS))}
         applied = 0
 

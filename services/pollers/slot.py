@@ -1,0 +1,188 @@
+"""One slot of the pollers: takeover, then the accounts of the slot until it is given away."""
+
+import asyncio
+import contextlib
+import logging
+
+import msgspec
+
+from bus.core import topics
+from bus.core.configuration import Connection
+from bus.core.errors import BusError, TransientError
+from bus.runtime import metrics
+from bus.runtime.connections import OpenConnection
+from bus.runtime.environment import Environment
+from bus.runtime.publisher import Outgoing, Publisher, commit_surely
+from bus.runtime.reader import END, LogReader
+from bus.runtime.state import AccountState
+from bus.runtime.table import PartitionTable
+from schemas.system import CursorRecord, RequestKind
+from services.pollers.account import AccountPoller, holds
+from services.pollers.publishing import Counts, PageBuilder, Seen
+
+log = logging.getLogger(__name__)
+
+
+class StateView:
+    """Follows the sink's records of one slot, so that a page is judged by what was true after it arrived."""
+
+    def __init__(self, environment: Environment, slot: int, names: list[str]) -> None:
+        self._codec = environment.codec
+        self._table = PartitionTable(environment.settings, f"sink-state-{slot}")
+        self._slot = slot
+        self._turn = asyncio.Lock()
+        self.accounts = {name: AccountState(name) for name in names}
+
+    async def load(self) -> None:
+        """Reads the partition to its end."""
+        await self._table.load(topics.STATE, self._slot)
+        for key, value in self._table.items():
+            self._apply(key, value)
+
+    async def refresh(self) -> None:
+        """Reads on to an end offset taken now."""
+        async with self._turn:
+            for key, value in await self._table.refresh():
+                self._apply(key, value)
+
+    def _apply(self, raw_key: bytes, value: bytes | None) -> None:
+        key = raw_key.decode()
+        state = self.accounts.get(topics.split_key(key)[1])
+        if state is not None:
+            state.apply(key, self._codec.decode(topics.STATE, value) if value is not None else None)
+
+    async def close(self) -> None:
+        """Ends reading."""
+        await self._table.close()
+
+
+class PollerSlot:
+    """The work of one slot."""
+
+    def __init__(self, environment: Environment, slot: int) -> None:
+        self._env = environment
+        self.slot = slot
+        settings = environment.settings
+        self._publisher = Publisher(settings, f"{settings.client_prefix}-pollers-{slot}")
+        self._seen = PartitionTable(settings, f"seen-{slot}")
+        self._cursors = PartitionTable(settings, f"cursors-{slot}")
+        self._requests = LogReader(settings, f"requests-{slot}")
+        self._view = StateView(environment, slot, [connection.name for connection in environment.connections_of(slot)])
+        self.accounts: dict[str, AccountPoller] = {}
+        self._open: list[OpenConnection] = []
+
+    async def take_over(self) -> None:
+        """Steps: 1 fence the old owner; 2 read what polling knows and where it stands; 3 read the sink's state; 4 requests from now on."""
+        # 1
+        await self._publisher.open()
+        # 2
+        await self._seen.load(topics.SEEN, self.slot)
+        await self._cursors.load(topics.CURSORS, self.slot)
+        # 3
+        await self._view.load()
+        # 4
+        await self._requests.assign(topics.REQUESTS, {self.slot: END})
+        log.info("took over", extra={"slot": self.slot, "objects": len(self._seen), "cursors": len(self._cursors)})
+
+    async def run(self) -> None:
+        """Works until cancelled. Raises what ended an account or the intake of requests."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._take_requests(), name=f"requests-{self.slot}")
+            for connection in self._env.connections_of(self.slot):
+                self.accounts[connection.name] = poller = self._account(connection)
+                tasks.create_task(poller.run(), name=connection.name)
+
+    async def close(self) -> None:
+        """Lets readers, connectors and the producer go."""
+        for opened in self._open:
+            with contextlib.suppress(BusError):
+                await opened.close()
+        for part in (self._requests, self._seen, self._cursors, self._view, self._publisher):
+            await part.close()
+
+    def _account(self, connection: Connection) -> AccountPoller:
+        opened = self._env.open(connection, "poll")
+        self._open.append(opened)
+        codec, state = self._env.codec, self._view.accounts[connection.name]
+        seen = self._seen_of(connection.name)
+        cursors = self._cursors_of(connection.name)
+        today = self._env.clock.now().date()
+        for cursor in cursors.values():
+            if cursor.budget_day is not None:
+                opened.budgets.restore(cursor.budgets, cursor.budget_day)
+        log.info("polling", extra={"connection": connection.name, "known": len(cursors), "day": today.isoformat()})
+        builder = PageBuilder(
+            connection=connection.name,
+            tenant=connection.tenant,
+            connector=opened.connector,
+            codec=codec,
+            privacy=self._env.privacy,
+            hasher=self._env.privacy.tenant_hasher(connection.tenant),
+            state=state,
+            seen=seen,
+            slot=self.slot,
+            clock=self._env.clock,
+        )
+        return AccountPoller(
+            connection=connection.name,
+            connector=opened.connector,
+            builder=builder,
+            seen=seen,
+            cursors=cursors,
+            poll_s={
+                stream.name: connection.poll_interval_s(stream.name, stream.entities, stream.poll_s)
+                for stream in opened.manifest.streams
+            },
+            codec=codec,
+            commit=self._commit,
+            refresh_state=self._view.refresh,
+            holds=holds(state, seen),
+            slot=self.slot,
+            clock=self._env.clock,
+            usage=opened.budgets.used,
+            on_poll=_counted,
+            on_failure=_failed,
+        )
+
+    async def _commit(self, records: list[Outgoing]) -> None:
+        await commit_surely(self._publisher, records)
+
+    def _seen_of(self, name: str) -> Seen:
+        prefix = topics.key(name, "")
+        seen = Seen(name, self._env.codec, dict(self._seen.items(prefix)))
+        seen.recall_held()
+        return seen
+
+    def _cursors_of(self, name: str) -> dict[str, CursorRecord]:
+        cursors = {}
+        for _, value in self._cursors.items(topics.key(name, "")):
+            cursor: CursorRecord = self._env.codec.decode(topics.CURSORS, value)
+            cursors[cursor.stream] = cursor
+        return cursors
+
+    async def _take_requests(self) -> None:
+        """Polls at once what an operator asked for."""
+        while True:
+            try:
+                batch = await self._requests.take(100, 0.5)
+            except TransientError as error:
+                log.warning("requests wait: %s", error)
+                await asyncio.sleep(1)
+                continue
+            for record in batch:
+                if record.value is None:
+                    continue
+                request = await self._env.codec.read(topics.REQUESTS, record.value)
+                poller = self.accounts.get(request.connection)
+                if request.kind is RequestKind.POLL_NOW and poller is not None:
+                    poller.poll_now(request.args.get("stream"))
+
+
+def _counted(connection: str, stream: str, counts: Counts) -> None:
+    for outcome, number in msgspec.structs.asdict(counts).items():
+        if number:
+            metrics.count("bus_poll_records_total", number, connection=connection, stream=stream, outcome=outcome)
+
+
+def _failed(connection: str, stream: str, error: str) -> None:
+    metrics.count("bus_polls_total", connection=connection, stream=stream, outcome=error)

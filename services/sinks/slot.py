@@ -1,0 +1,189 @@
+"""One slot of the sinks: takeover, then the accounts of the slot until it is given away."""
+
+import asyncio
+import contextlib
+import logging
+
+from bus.core import topics
+from bus.core.errors import BusError, CredentialError, RecordError, TransientError
+from bus.kit.connector import Account
+from bus.runtime import metrics
+from bus.runtime.connections import OpenConnection
+from bus.runtime.environment import Environment
+from bus.runtime.kafka import OffsetLost
+from bus.runtime.publisher import Publisher
+from bus.runtime.reader import BEGINNING, LogReader
+from bus.runtime.retry import wait_s
+from bus.runtime.state import AccountState
+from bus.runtime.table import PartitionTable
+from schemas.system import Outcome
+from services.sinks.account import AccountSink, Delivered
+from services.sinks.carrying import Carrier
+from services.sinks.ledger import Ledger
+from services.sinks.locks import KeyLocks
+
+log = logging.getLogger(__name__)
+
+BACKLOG_MAX = 1_000
+"""Commands of one account taken and not settled; above it its topic is not read further."""
+BACKLOG_LOW = 200
+LAG_EVERY_S = 5.0
+
+
+class SinkSlot:
+    """The work of one slot."""
+
+    def __init__(self, environment: Environment, slot: int) -> None:
+        self._env = environment
+        self.slot = slot
+        self._publisher = Publisher(environment.settings, f"{environment.settings.client_prefix}-sinks-{slot}")
+        self._table = PartitionTable(environment.settings, f"state-{slot}")
+        self._ledger = Ledger(slot, self._publisher, environment.codec)
+        self._reader = LogReader(environment.settings, f"outbound-{slot}")
+        self.accounts: dict[str, AccountSink] = {}
+        self._held_at: dict[str, int] = {}
+        """Accounts not read further, and where their reading goes on."""
+        self._known: dict[str, AccountState] = {}
+        self._open: list[OpenConnection] = []
+
+    async def take_over(self) -> None:
+        """Steps: 1 fence the old owner; 2 read its state to the end it had then; 3 know what each account waits for."""
+        # 1
+        await self._publisher.open()
+        # 2
+        await self._table.load(topics.STATE, self.slot)
+        # 3
+        states = self._states()
+        log.info("took over", extra={"slot": self.slot, "records": len(self._table), "connections": sorted(states)})
+        self._known = states
+
+    def _states(self) -> dict[str, AccountState]:
+        states = {connection.name: AccountState(connection.name) for connection in self._env.connections_of(self.slot)}
+        for raw_key, value in self._table.items():
+            key = raw_key.decode()
+            state = states.get(topics.split_key(key)[1])
+            if state is not None:
+                state.apply(key, self._env.codec.decode(topics.STATE, value))
+        return states
+
+    async def run(self) -> None:
+        """Works until cancelled. Raises what ended the ledger (fencing), the intake or a lane."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._ledger.run(), name=f"ledger-{self.slot}")
+            tasks.create_task(self._intake(), name=f"intake-{self.slot}")
+            for connection in self._env.connections_of(self.slot):
+                tasks.create_task(self._account(connection.name), name=connection.name)
+
+    async def close(self) -> None:
+        """Lets readers, connectors and the producer go."""
+        for opened in self._open:
+            with contextlib.suppress(BusError):
+                await opened.close()
+        await self._reader.close()
+        await self._table.close()
+        await self._publisher.close()
+
+    # --- accounts ------------------------------------------------------------------------------------------------------------
+
+    async def _account(self, name: str) -> None:
+        """Opens an account and serves it; an account that cannot be opened holds up no other."""
+        document = next(item for item in self._env.connections_of(self.slot) if item.name == name)
+        opened = self._env.open(document, "write")
+        self._open.append(opened)
+        account = await self._checked(name, opened)
+        if account is None:
+            await asyncio.Event().wait()  # the reason is in the log and in the metric: a new configuration starts anew
+            return
+        state = self._known[name]
+        locks = KeyLocks()
+        carrier = Carrier(
+            connector=opened.connector,
+            account=account,
+            state=state,
+            ledger=self._ledger,
+            clock=self._env.clock,
+            hasher=self._env.privacy.tenant_hasher(document.tenant),
+            privacy=self._env.privacy,
+            codec=self._env.codec,
+            locks=locks,
+        )
+        sink = AccountSink(
+            connection=name,
+            state=state,
+            ledger=self._ledger,
+            carrier=carrier,
+            codec=self._env.codec,
+            clock=self._env.clock,
+            locks=locks,
+            on_outcome=_counted,
+            calls=lambda: opened.client.calls,
+        )
+        sink.restore()
+        self.accounts[name] = sink
+        await self._resume(name)
+        await sink.run()
+
+    async def _checked(self, name: str, opened: OpenConnection) -> Account | None:
+        """Asks who the account is until it answers; None when it must not be served."""
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                account = await opened.connector.check()
+            except (TransientError, CredentialError) as error:
+                metrics.put("bus_connection_paused", 1, service="sinks", connection=name)
+                if attempt == 1:
+                    log.warning("connection waits: %s", error, extra={"connection": name})
+                await asyncio.sleep(getattr(error, "retry_after_s", None) or wait_s(attempt, longest_s=60))
+            except RecordError as error:
+                log.error("connection is not served: %s", error, extra={"connection": name})  # noqa: TRY400
+                metrics.put("bus_connection_paused", 1, service="sinks", connection=name)
+                return None
+            else:
+                metrics.put("bus_connection_paused", 0, service="sinks", connection=name)
+                return account
+
+    # --- intake --------------------------------------------------------------------------------------------------------------
+
+    async def _intake(self) -> None:
+        """Hands commands to the accounts in offset order; an account with too much in hand is not read further."""
+        while True:
+            try:
+                batch = await self._reader.take(500, 0.2) if self._reader.positions else []
+            except OffsetLost as error:
+                log.error("commands were lost to retention: a replay is needed: %s", error)  # noqa: TRY400
+                await asyncio.sleep(LAG_EVERY_S)
+                continue
+            except TransientError as error:
+                log.warning("intake waits: %s", error)
+                await asyncio.sleep(1)
+                continue
+            for record in batch:
+                sink = self.accounts.get(record.topic.removeprefix("bus.outbound."))
+                if sink is not None and record.value is not None:
+                    sink.deliver(Delivered(raw=record.value, offset=record.offset))
+            await self._hold_back()
+            if not batch:
+                await asyncio.sleep(0.05)
+
+    async def _hold_back(self) -> None:
+        for name, sink in self.accounts.items():
+            backlog = sink.backlog()
+            metrics.put("bus_outbound_lag", backlog, connection=name)
+            if backlog > BACKLOG_MAX and name not in self._held_at:
+                await self._pause(name)
+            elif backlog < BACKLOG_LOW and name in self._held_at:
+                await self._reader.assign(topics.outbound(name), {0: self._held_at.pop(name)})
+
+    async def _pause(self, name: str) -> None:
+        topic = topics.outbound(name)
+        self._held_at[name] = self._reader.positions[topic, 0]
+        await self._reader.unassign(topic, 0)
+
+    async def _resume(self, name: str) -> None:
+        offset = self._known[name].offset
+        await self._reader.assign(topics.outbound(name), {0: BEGINNING if offset is None else offset})
+
+
+def _counted(flow: str, connection: str, outcome: Outcome) -> None:
+    metrics.count("bus_outcomes_total", connection=connection, flow=flow, outcome=str(outcome).lower())
