@@ -4,16 +4,18 @@ What cannot be mapped goes to the dead letters with its original bytes, and its 
 the sink can give the object its standing in that flow. Errors of infrastructure are not caught here: the engine waits or stops.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
 import msgspec
 
+from bus.core.configuration import Flow
 from bus.core.errors import FatalError, MappingError, RecordError, TransientError
 from bus.core.expressions import SourceView
 from bus.core.identity import Entity, command_id
 from bus.core.topics import DEAD_LETTERS, ENTITIES, canonical, event_key, split_key
+from bus.runtime.kafka import RECORD_BYTES_MAX
 from bus.runtime.publisher import Outgoing
 from schemas.canon import EventMeta, Operation
 from schemas.system import Action, Cause, Command, CommandKind, DeadLetter, ObjectRef, Resolved
@@ -26,6 +28,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 """Stamp of a dead letter of which nothing is known: a clock would make a repeat differ."""
 STAGE = "processors"
 DETAIL_LENGTH_MAX = 500
+_TOO_LARGE_HINT = "make the object smaller at its source (lines, texts), or leave it out by `when`"
 
 
 class Coder(Protocol):
@@ -57,10 +60,14 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Handler:
-    """The mapping of every flow. Holds the codec and nothing of any event."""
+    """The mapping of every flow. Holds the codec and nothing of any event.
 
-    def __init__(self, codec: Coder) -> None:
+    `tally` is told (flow, action, cause of a dead letter or None) for each command.
+    """
+
+    def __init__(self, codec: Coder, tally: Callable[[Flow, str, Cause | None], None] = lambda *_: None) -> None:
         self._codec = codec
+        self._tally = tally
 
     def handle(self, topic: str, key: str, value: bytes | None, routes: Routes) -> list[Outgoing]:
         """Commands and dead letters for one record of a canonical topic; a tombstone gives none."""
@@ -71,7 +78,7 @@ class Handler:
         except (TransientError, FatalError):
             raise
         except Exception as error:
-            return [self._unreadable(key, value, error)]
+            return [self.unreadable(key, value, error)]
         outgoing: list[Outgoing] = []
         for route in routes.of(event.meta.connection, event.meta.entity):
             outgoing += self._through(route, event, value, routes.version)
@@ -84,13 +91,22 @@ class Handler:
             decision = _dead(error)
         except Exception as error:  # law 10: a bug in one record's own step sets that record aside and stops nothing else
             decision = _dead(RecordError(f"{type(error).__name__} in the mapping", hint="report this", cause=Cause.BUG))
-        meta = event.meta
+        outgoing = self._outgoing(route, event.meta, decision, raw, version)
+        if any(record.size() > RECORD_BYTES_MAX for record in outgoing):
+            decision = _dead(
+                RecordError("its command is larger than a record may be", hint=_TOO_LARGE_HINT, cause=Cause.TOO_LARGE)
+            )
+            outgoing = self._outgoing(route, event.meta, decision, None, version)
+        self._tally(route.flow, str(decision.action), decision.error.cause if decision.error else None)
+        return outgoing
+
+    def _outgoing(self, route: Route, meta: EventMeta, decision: Decision, raw: bytes | None, version: int) -> list[Outgoing]:
         key = event_key(meta.connection, meta.entity, meta.source_id)
         command = _command(route, decision, meta, raw, version)
         headers = _headers(command.id, "bus.command", meta)
         outgoing = [Outgoing(route.topic, 0, key, self._codec.encode(route.topic, command), headers)]
         if decision.error is not None:
-            letter = _letter(decision.error, meta, raw, route.flow.to.connection, route.flow.name)
+            letter = _letter(decision.error, meta, raw, route.flow)
             outgoing.append(self._dead_letter(key, letter, meta))
         return outgoing
 
@@ -98,8 +114,8 @@ class Handler:
         headers = _headers(f"{meta.event_id}:{letter.flow}", "bus.dead-letter", meta)
         return Outgoing(DEAD_LETTERS, None, key, self._codec.encode(DEAD_LETTERS, letter), headers)
 
-    def _unreadable(self, key: str, raw: bytes, error: Exception) -> Outgoing:
-        """Nothing is known but the key: no flow can be told, so the dead letter stands alone."""
+    def unreadable(self, key: str, raw: bytes, error: Exception) -> Outgoing:
+        """A dead letter for bytes of which nothing is known but the key: no flow can be told, so it stands alone."""
         parts = split_key(key)
         source = ObjectRef(connection=parts[0], entity=parts[1], id=parts[2]) if len(parts) == 3 else None
         letter = DeadLetter(
@@ -157,7 +173,7 @@ def _dead(error: RecordError) -> Decision:
     return Decision(action=Action.NONE, reason=f"dead:{error.cause}:{detail}", error=error)
 
 
-def _command(route: Route, decision: Decision, meta: EventMeta, raw: bytes, version: int) -> Command:
+def _command(route: Route, decision: Decision, meta: EventMeta, raw: bytes | None, version: int) -> Command:
     key = event_key(meta.connection, meta.entity, meta.source_id)
     return Command(
         kind=CommandKind.WRITE,
@@ -178,14 +194,14 @@ def _command(route: Route, decision: Decision, meta: EventMeta, raw: bytes, vers
     )
 
 
-def _letter(error: RecordError, meta: EventMeta, raw: bytes, connection: str, flow: str) -> DeadLetter:
+def _letter(error: RecordError, meta: EventMeta, raw: bytes | None, flow: Flow) -> DeadLetter:
     return DeadLetter(
         stage=STAGE,
         cause=error.cause,
         detail=str(error)[:DETAIL_LENGTH_MAX],
         hint=error.hint or "mend the object at its source, or the flow",
-        connection=connection,
-        flow=flow,
+        connection=flow.to.connection,
+        flow=flow.name,
         source=ObjectRef(connection=meta.connection, entity=meta.entity, id=meta.source_id),
         seq=meta.seq,
         original=raw,

@@ -320,4 +320,9 @@ def decode_document(data: bytes) -> Document:
     return MODELS[value["kind"]].model_validate(value)
 
 
+def from_published(*kinds: Mapping[str, Mapping[str, Any]]) -> Configuration:
+    """What a follower of bus.config holds (documents by name, one mapping per kind), typed."""
+    return Configuration.of([MODELS[value["kind"]].model_validate(value) for kind in kinds for value in kind.values()])
+
+
 assert set(ENTITIES) == set(Entity.__args__)  # type: ignore[attr-defined]  # noqa: S101  (two spellings of one fact)

@@ -1,0 +1,5 @@
+"""`python -m services.processors`."""
+
+from services.processors.app import main
+
+main()

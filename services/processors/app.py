@@ -1,0 +1,63 @@
+"""Composition root of the processors.
+
+Order of the start: 1. schemas; 2. Kafka and its topics; 3. configuration, to its end; 4. only then the consumer group (law 19).
+"""
+
+import asyncio
+import logging
+import time
+
+from bus.core import topics
+from bus.runtime import metrics, service
+from bus.runtime.follow import ConfigFollower
+from bus.runtime.service import Service
+from services.processors.engine.application import Engine, build_engine
+from services.processors.engine.watch import Watch
+from services.processors.handler import STAGE, TOPICS
+from services.processors.processing import Processing
+
+LAG_EVERY_S = 5.0
+
+log = logging.getLogger(__name__)
+
+
+def main() -> None:
+    """Runs the service until a signal."""
+    service.run(STAGE, serve)
+
+
+async def serve(here: Service) -> None:
+    """Runs until `here.stop` is set; what crashed the engine is raised."""
+    codec = await here.codec()  # 1
+    for topic in (topics.CONFIG, topics.DEAD_LETTERS, *TOPICS):  # 2
+        await here.broker(topic)
+    processing = Processing(codec, here.wait_for)
+    follower = ConfigFollower(here.settings, codec, processing.take)
+    processing.versions = follower
+    here.health.watch("configuration", lambda: follower.reason)
+    await follower.start()  # 3
+    try:
+        await _process(here, processing, follower)
+    finally:
+        await follower.stop()
+
+
+async def _process(here: Service, processing: Processing, follower: ConfigFollower) -> None:
+    engine = build_engine(here.settings, TOPICS, processing)
+    watch = Watch(time.monotonic)
+    await engine.start()  # 4
+    here.health.watch("engine", lambda: watch.reason(engine.progress()))
+    here.health.started()
+    reporting = asyncio.ensure_future(_report(engine))
+    try:
+        await here.until_stopped(engine.stopped(), follower.failure(), reporting)
+    finally:
+        reporting.cancel()
+        await engine.stop()
+
+
+async def _report(engine: Engine) -> None:
+    while True:
+        for (topic, partition), lag in engine.lags().items():
+            metrics.put("bus_processor_lag", lag, topic=topic, partition=str(partition))
+        await asyncio.sleep(LAG_EVERY_S)
