@@ -3,7 +3,7 @@
 from pydantic import ValidationError
 
 from bus.core.configuration import Connection, Table
-from bus.core.configuration.documents import encode_document
+from bus.core.configuration.difference import account_of
 from bus.core.configuration.problems import closest
 from bus.core.tables import duplicates
 from bus.runtime.validation.systems import Checked, SecretCheck
@@ -28,7 +28,7 @@ def check_connections(checked: Checked, secrets: SecretCheck) -> None:
             what = f"secret {connection.secret!r} has no {name!r}"
             variable = f"BUS_SECRET_{connection.secret}_{name}".upper().replace("-", "_")
             checked.add(connection, ("secret",), what, f"Write it to the file {connection.secret}/{name}, or set {variable}.")
-        account = encode_document(connection.model_copy(update={"name": "", "secret": "", "tenant": "", "poll_s": {}}))
+        account = account_of(connection)
         if account in seen:
             what = f"is the same account as {seen[account]!r}"
             checked.add(connection, ("name",), what, "Keep one connection per account: two would write everything twice.")

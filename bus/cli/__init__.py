@@ -1,0 +1,1 @@
+"""The `bus` command: words in, words out, no logic."""

@@ -1,0 +1,192 @@
+"""`bus validate`, `bus diff` and `bus apply`."""
+
+import asyncio
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+if TYPE_CHECKING:
+    from bus.core.configuration import Problem
+    from bus.core.configuration.difference import Change
+    from bus.runtime.settings import BusSettings
+    from bus.runtime.validation import Forecast, Report
+
+REFUSED = 78
+
+_path = click.option(
+    "-f", "--file", "path", required=True, type=click.Path(path_type=Path), help="A file, or a folder of *.yaml files."
+)
+_json = click.option("--json", "as_json", is_flag=True, help="One JSON object instead of text.")
+
+
+@click.command()
+@_path
+@_json
+def validate(path: Path, as_json: bool) -> None:
+    """Check a configuration: every problem with file, line, key and fix. Changes nothing."""
+    report = _report(path, _settings(), as_json)
+    if as_json:
+        _emit(_as_json(report))
+        return
+    _show_warnings(report.warnings)
+    _show_forecasts(report.forecasts)
+    found = report.configuration
+    click.echo(f"{len(found.connections)} connections, {len(found.flows)} flows, {len(found.tables)} tables: valid")
+
+
+@click.command()
+@_path
+@_json
+def diff(path: Path, as_json: bool) -> None:
+    """Show what `bus apply` would change."""
+    from bus.core.clock import SystemClock
+    from bus.runtime.publication import compare
+
+    settings = _settings()
+    report = _report(path, settings, as_json)
+
+    async def run() -> "list[Change]":
+        codec = await _codec(settings)
+        return await compare(settings, codec, report.accepted(), SystemClock())
+
+    changes = asyncio.run(run())
+    if as_json:
+        _emit({"ok": True, "changes": _changes(changes)})
+        return
+    _show_changes(changes)
+
+
+@click.command()
+@_path
+@_json
+@click.option("--allow-remove", is_flag=True, help="Let connections go although they have state.")
+def apply(path: Path, as_json: bool, allow_remove: bool) -> None:
+    """Publish a configuration, all of it or nothing. PATH is the whole of it: what is not there is removed."""
+    from bus.core.clock import SystemClock
+    from bus.core.configuration import ConfigurationRefused
+    from bus.runtime.publication import Applied
+    from bus.runtime.publication import apply as publish
+
+    settings = _settings()
+    report = _report(path, settings, as_json)
+
+    async def run() -> Applied:
+        codec = await _codec(settings)
+        return await publish(settings, codec, report.accepted(), SystemClock(), allow_remove=allow_remove)
+
+    try:
+        applied = asyncio.run(run())
+    except ConfigurationRefused as error:
+        _refuse(error.problems, as_json)
+    if as_json:
+        _emit({"ok": True, "version": applied.version, "changes": _changes(applied.changes), "topics": list(applied.topics)})
+        return
+    _show_warnings(report.warnings)
+    _show_changes(applied.changes)
+    click.echo(f"configuration version {applied.version}")
+
+
+commands = [validate, diff, apply]
+
+
+def _settings() -> "BusSettings":
+    from bus.runtime.settings import load_settings
+
+    return load_settings()
+
+
+async def _codec(settings: "BusSettings") -> Any:
+    from bus.runtime.codec import Codec
+    from bus.runtime.registry import RegistryClient
+
+    settings.require_cluster()
+    codec = Codec(RegistryClient.of(settings))
+    await codec.open()
+    return codec
+
+
+def _report(path: Path, settings: "BusSettings", as_json: bool) -> "Report":
+    """The report of a configuration without problems; with problems the command ends here."""
+    from bus.core.configuration import load
+    from bus.runtime.validation import validate as check
+    from bus.runtime.validation.installed import installed_systems, secret_check
+
+    report = check(load(path), installed_systems(), secret_check(settings))
+    if report.problems:
+        if not as_json:
+            _show_warnings(report.warnings)
+            _show_forecasts(report.forecasts)
+        _refuse(report.problems, as_json)
+    return report
+
+
+def _refuse(problems: "Sequence[Problem]", as_json: bool) -> NoReturn:
+    if as_json:
+        _emit({"ok": False, "problems": [_problem(problem) for problem in problems]})
+    else:
+        for problem in problems:
+            click.echo(str(problem), err=True)
+        click.echo(f"{len(problems)} problems, nothing was applied", err=True)
+    sys.exit(REFUSED)
+
+
+def _emit(value: Any) -> None:
+    import msgspec
+
+    click.echo(msgspec.json.format(msgspec.json.encode(value)).decode())
+
+
+def _problem(problem: "Problem") -> dict[str, Any]:
+    return {"file": problem.file, "line": problem.line, "key": problem.key, "what": problem.what, "fix": problem.fix}
+
+
+def _as_json(report: "Report") -> dict[str, Any]:
+    return {
+        "ok": True,
+        "warnings": [_problem(warning) for warning in report.warnings],
+        "forecast": [
+            {
+                "connection": item.connection,
+                "calls_per_day": item.calls,
+                "streams": {stream.name: {"poll_s": stream.poll_s, "calls_per_day": stream.calls} for stream in item.streams},
+                "limits": {limit.name: {"share_per_day": limit.share, "limit_per_day": limit.limit} for limit in item.limits},
+            }
+            for item in report.forecasts
+        ],
+    }
+
+
+def _changes(changes: "Sequence[Change]") -> list[dict[str, Any]]:
+    return [{"what": item.what, "kind": item.kind, "name": item.name, "keys": list(item.keys)} for item in changes]
+
+
+def _show_changes(changes: "Sequence[Change]") -> None:
+    signs = {"added": "+", "changed": "~", "removed": "-"}
+    for change in changes:
+        keys = f" ({', '.join(change.keys)})" if change.keys else ""
+        click.echo(f"{signs[change.what]} {change.kind} {change.name}{keys}")
+    if not changes:
+        click.echo("nothing differs from what is published")
+
+
+def _show_warnings(warnings: "Sequence[Problem]") -> None:
+    for warning in warnings:
+        click.echo(f"warning: {warning}", err=True)
+
+
+def _show_forecasts(forecasts: "Sequence[Forecast]") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("Connection", "Stream", "Every", "Polls/day", "Calls/day", "Polling may use", "Vendor's limit/day")
+    for forecast in forecasts:
+        for stream in forecast.streams:
+            table.add_row(forecast.connection, stream.name, f"{stream.poll_s} s", str(stream.polls), str(stream.calls))
+        for limit in forecast.limits:
+            style = None if limit.fits else "bold red"
+            row = (forecast.connection, f"limit {limit.name}", "", "", str(limit.calls), str(limit.share), str(limit.limit))
+            table.add_row(*row, style=style, end_section=True)
+    Console().print(table)
