@@ -102,6 +102,7 @@ class Publisher:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"publish-{transactional_id}")
         self._turn = asyncio.Lock()
         self._producer: Producer | None = None
+        self._closed = False
 
     @property
     def is_open(self) -> bool:
@@ -123,6 +124,8 @@ class Publisher:
             return
         check(records)  # 1
         async with self._turn:
+            if self._closed:
+                raise CommitUnclear(f"{self.transactional_id} is closed: take over again")
             try:
                 await self._run(lambda: self._commit(records))
             except BusError as error:
@@ -131,10 +134,12 @@ class Publisher:
             metrics.count("bus_commits_total", publisher=self._family(), outcome="committed")
 
     async def close(self) -> None:
-        """Lets the producer go; an open transaction is left to the next owner's fencing."""
+        """Lets the producer go; an open transaction is left to the next owner's fencing. Closing twice is harmless."""
         async with self._turn:
-            await self._run(self._destroy)
-        self._thread.shutdown(wait=False)
+            if not self._closed:
+                self._closed = True
+                await self._run(self._destroy)
+                self._thread.shutdown(wait=False)
 
     async def _run(self, work: Callable[[], None]) -> None:
         await asyncio.get_running_loop().run_in_executor(self._thread, work)

@@ -52,6 +52,7 @@ class LogReader:
         self._admin: AdminClient | None = None
         self.positions: dict[tuple[str, int], int] = {}
         """Next offset per topic and partition: everything below it was returned or is invisible for good."""
+        self._closed = False
         self._failure: BusError | None = None
         """An error met behind good records: raised by the next take, because librdkafka reports it once."""
 
@@ -143,7 +144,10 @@ class LogReader:
                 raise Unavailable(f"{topic} stands still before its end: a transaction is open or Kafka is away")
 
     async def close(self) -> None:
-        """Ends the consumer and its thread."""
+        """Ends the consumer and its thread. Closing twice is harmless."""
+        if self._closed:
+            return
+        self._closed = True
 
         def end() -> None:
             if self._consumer is not None:
