@@ -49,7 +49,7 @@ def check_settings(checked: Checked, ends: Ends) -> None:
         if name not in flow.set and name not in flow.defaults:
             what = f"{ends.target.system} needs {name!r} on every {flow.to.entity}, and nothing sets it"
             fix = f"Add {name}: {{table: …}} or {name}: \"'…'\" under set."
-            checked.add(flow, ("set",) if flow.set else (), what, fix)
+            checked.add(flow, ("set",), what, fix)
     for index, name in enumerate(flow.create_only):
         _check_owned(checked, ends, ("create_only", index), name)
     for name in flow.owner:

@@ -65,7 +65,14 @@ def ledger() -> System:
             "exact_online",
             limits=[{"name": "day", "calls": 5000, "per_s": 86_400, "window": "utc_day"}],
             streams=[
-                {"name": name, "entities": [name], "kind": "incremental", "poll_s": 300, "calls_per_poll": 2, "page_size_max": 1000}
+                {
+                    "name": name,
+                    "entities": [name],
+                    "kind": "incremental",
+                    "poll_s": 300,
+                    "calls_per_poll": 2,
+                    "page_size_max": 1000,
+                }
                 for name in ("customer", "product", "sales_order")
             ],
             reads={
