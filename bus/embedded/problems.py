@@ -1,0 +1,7 @@
+"""What can go wrong with the embedded parts, in words for the person at the keyboard."""
+
+from bus.core.errors import FatalError
+
+
+class EmbeddedError(FatalError):
+    """The embedded Kafka or registry cannot start; the message says what to do."""
