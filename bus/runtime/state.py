@@ -157,6 +157,10 @@ class AccountState:
     def active_link_to(self, entity: str, external_id: str, peer: str) -> LinkRecord | None:
         """The active link that joins an object of this account with one of a peer account."""
         return next(
-            (link for link in self.links_to(entity, external_id) if link.source.connection == peer and link.state is LinkState.ACTIVE),
+            (
+                link
+                for link in self.links_to(entity, external_id)
+                if link.source.connection == peer and link.state is LinkState.ACTIVE
+            ),
             None,
         )

@@ -18,6 +18,7 @@ from bus.core.clock import Clock, micros
 from bus.core.errors import BusError, CredentialError, MissingDependency, RecordError, StreamError, TransientError, WriteConflict
 from bus.core.policy import decode_policy
 from bus.runtime.codec import Codec
+from bus.runtime.slotwork import OwnershipLost
 from bus.runtime.state import AccountState, backfill_key, link_key, object_key
 from schemas.system import (
     BackfillRecord,
@@ -34,7 +35,7 @@ from schemas.system import (
     StateRecord,
 )
 from services.sinks.carrying import Carrier
-from services.sinks.ledger import Change, Entry, Ledger, OwnershipLost
+from services.sinks.ledger import Change, Entry, Ledger
 from services.sinks.locks import KeyLocks
 from bus.runtime.retry import wait_s
 from services.sinks.settlement import Settlement, dead_letter, link_changes, refused, result_record, standing_change
@@ -209,6 +210,8 @@ class AccountSink:
                 except WriteConflict:
                     if attempt + 1 == CONFLICT_TRIES_MAX:
                         raise
+        except (OwnershipLost, asyncio.CancelledError):
+            raise
         except MissingDependency as missing:
             return self._waits(command, missing, before)
         except TransientError as error:
@@ -221,8 +224,6 @@ class AccountSink:
             return self._parks(str(error), Cause.WRITE_CONFLICT, before, None)
         except RecordError as error:
             return refused(error)
-        except (OwnershipLost, asyncio.CancelledError):
-            raise
         except Exception as error:
             log.exception("a bug stopped one record", extra={"connection": self.connection, "flow": command.flow, "cause": "BUG"})
             return self._parks(f"{type(error).__name__}: see the log", Cause.BUG, before, BUG_RETRY_S)

@@ -12,8 +12,9 @@ from typing import Protocol
 import msgspec
 
 from bus.core import topics
-from bus.core.errors import BusError, RecordError
+from bus.core.errors import RecordError
 from bus.runtime.publisher import Committer, Outgoing, commit_surely
+from bus.runtime.slotwork import OwnershipLost
 from bus.runtime.state import AccountState, offset_key
 from schemas.system import Cause, OffsetRecord, StateRecord
 
@@ -24,10 +25,6 @@ RECORD_BYTES_MAX = 8 * 1024 * 1024 - 64 * 1024
 """Below `max.message.bytes` of every topic, with room for keys and headers."""
 
 Change = tuple[str, StateRecord | None]
-
-
-class OwnershipLost(BusError):
-    """The slot's transaction was fenced or ended unclear: everything in memory is void, a full takeover follows."""
 
 
 class Encoder(Protocol):

@@ -1,0 +1,144 @@
+"""The life of a service that owns slots: takeover, work, hand-over, and a new takeover when a commit ended badly."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from bus.core import topics
+from bus.core.errors import TransientError
+from bus.runtime.environment import Environment
+from bus.runtime.follow import Documents
+from bus.runtime.kafka import Fenced
+from bus.runtime.service import Service
+from bus.runtime.slots import SlotOwnership
+
+log = logging.getLogger(__name__)
+
+AGAIN_S = 2.0
+
+
+class OwnershipLost(TransientError):
+    """The slot's transaction was fenced or ended unclear: everything in memory is void, a full takeover follows."""
+
+
+class Work(Protocol):
+    """What a service does with one slot."""
+
+    async def take_over(self) -> None:
+        """Fences the old owner and reads what it left."""
+        ...
+
+    async def run(self) -> None:
+        """Works until cancelled."""
+        ...
+
+    async def close(self) -> None:
+        """Lets everything go."""
+        ...
+
+
+class SlotWorker:
+    """Keeps the work of all owned slots running."""
+
+    def __init__(self, service: Service, environment: Environment, make: Callable[[Environment, int], Work]) -> None:
+        self._env = environment
+        self._make = make
+        self._works: dict[int, Work] = {}
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._served: dict[int, Any] = {}
+        self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._background: set[asyncio.Task[None]] = set()
+        self.ownership = SlotOwnership(environment.settings, service.name, self._gained, self._lost)
+        environment.on_configuration(self._configured)
+
+    async def failure(self) -> None:
+        """Raises what ended the work of a slot for good; never returns otherwise."""
+        await asyncio.shield(self._failed)
+
+    def not_ready(self) -> str | None:
+        """Why not every owned slot is worked on."""
+        if not self.ownership.assigned.is_set():
+            return "waiting for slots"
+        missing = sorted(self.ownership.owned - self._tasks.keys())
+        return f"slots being taken over: {missing}" if missing else None
+
+    async def _gained(self, slot: int) -> None:
+        work = self._make(self._env, slot)
+        self._works[slot] = work
+        self._served[slot] = self._env.connections_of(slot)
+        await work.take_over()
+        task = asyncio.ensure_future(work.run())
+        self._tasks[slot] = task
+        task.add_done_callback(lambda ended: self._ended(slot, ended))
+
+    async def _lost(self, slot: int) -> None:
+        task = self._tasks.pop(slot, None)
+        if task is not None:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError, Exception):
+                await task
+        work = self._works.pop(slot, None)
+        if work is not None:
+            await work.close()
+
+    def _ended(self, slot: int, task: asyncio.Task[None]) -> None:
+        """Fenced or unclear: take over again if the slot is still ours. Anything else is a bug and ends the process."""
+        if task.cancelled() or self._tasks.get(slot) is not task:
+            return
+        error = task.exception()
+        reasons = list(_leaves(error)) if error is not None else []
+        passing = [reason for reason in reasons if isinstance(reason, Fenced | TransientError)]
+        if error is None or len(passing) < len(reasons):
+            if not self._failed.done():
+                self._failed.set_exception(
+                    next((r for r in reasons if r not in passing), RuntimeError(f"slot {slot} ended its work"))
+                )
+            return
+        log.warning("taking over again", extra={"slot": slot, "reason": "; ".join(sorted({str(reason) for reason in passing}))})
+        self._later(self._again(slot))
+
+    async def _again(self, slot: int) -> None:
+        await asyncio.sleep(AGAIN_S)
+        await self.ownership.again(slot)
+
+    def _later(self, work: Any) -> None:
+        task = asyncio.ensure_future(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    async def _configured(self, documents: Documents) -> None:
+        """A slot whose connections changed is taken over anew; the others go on."""
+        for slot in list(self._tasks):
+            if self._env.connections_of(slot) != self._served.get(slot):
+                log.info("connections changed", extra={"slot": slot, "version": documents.version})
+                self._later(self.ownership.again(slot))
+
+
+def _leaves(error: BaseException) -> list[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for part in error.exceptions for leaf in _leaves(part)]
+    return [error]
+
+
+async def serve(service: Service, make: Callable[[Environment, int], Work]) -> None:
+    """A whole service: environment, slots, work, until it is told to stop.
+
+    1. the broker and the registry answer; 2. keys, grants and configuration are read to their ends; 3. slots; 4. work;
+    5. on stop all slots are given away, each after its work has ended.
+    """
+    await service.broker(topics.SLOTS)  # 1
+    environment = Environment(service.settings, clock=service.clock)
+    await service.wait_for("registry", environment.codec.open)
+    await environment.start()  # 2
+    worker = SlotWorker(service, environment, make)
+    service.health.watch("followers", lambda: "; ".join(environment.not_ready()) or None)
+    service.health.watch("slots", worker.not_ready)
+    await worker.ownership.start()  # 3
+    service.health.started()
+    try:
+        await service.until_stopped(worker.failure(), worker.ownership.failure(), environment.failure())  # 4
+    finally:
+        await worker.ownership.stop()  # 5
+        await environment.stop()
