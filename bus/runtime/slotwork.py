@@ -39,6 +39,20 @@ class Work(Protocol):
         ...
 
 
+class Idle:
+    """A slot without connections: nothing to fence, nothing to read, until the configuration changes."""
+
+    async def take_over(self) -> None:
+        """Nothing is written for this slot."""
+
+    async def run(self) -> None:
+        """Waits to be cancelled."""
+        await asyncio.Event().wait()
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
 class SlotWorker:
     """Keeps the work of all owned slots running."""
 
@@ -65,9 +79,9 @@ class SlotWorker:
         return f"slots being taken over: {missing}" if missing else None
 
     async def _gained(self, slot: int) -> None:
-        work = self._make(self._env, slot)
+        self._served[slot] = connections = self._env.connections_of(slot)
+        work = self._make(self._env, slot) if connections else Idle()
         self._works[slot] = work
-        self._served[slot] = self._env.connections_of(slot)
         await work.take_over()
         task = asyncio.ensure_future(work.run())
         self._tasks[slot] = task

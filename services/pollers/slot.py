@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+from collections.abc import Sequence
 
 import msgspec
 
@@ -144,7 +145,7 @@ class PollerSlot:
             on_failure=_failed,
         )
 
-    async def _commit(self, records: list[Outgoing]) -> None:
+    async def _commit(self, records: Sequence[Outgoing]) -> None:
         await commit_surely(self._publisher, records)
 
     def _seen_of(self, name: str) -> Seen:

@@ -53,6 +53,13 @@ class Opener(Protocol):
         ...
 
 
+class Made(msgspec.Struct, frozen=True, kw_only=True):
+    """What a write made true."""
+
+    changes: list[Change]
+    outgoing: list[Published]
+
+
 class Task(msgspec.Struct, kw_only=True):
     """One command, opened."""
 
@@ -252,7 +259,7 @@ class Carrier:
             await self._ledger.commit(Entry(state=self._state, changes=[change]))
             raise
         made = self._made(task.entity, task.source, task.facet, done, LinkedBy.CREATED)
-        await self._ledger.commit(Entry(state=self._state, **made))
+        await self._commit(made)
         return done
 
     async def _parts(self, task: Task) -> dict[str, str]:
@@ -440,8 +447,8 @@ class Carrier:
             outcome=Outcome.CREATED,
             external_id=done.external_id,
             number=done.result.number,
-            changes=made["changes"],
-            outgoing=made["outgoing"],
+            changes=made.changes,
+            outgoing=made.outgoing,
         )
         if done.result.record is None:
             return end
@@ -558,7 +565,7 @@ class Carrier:
             await self._ledger.commit(Entry(state=self._state, changes=[change]))
             raise
         made = self._made("customer", source, facet, done, LinkedBy.CREATED)
-        await self._ledger.commit(Entry(state=self._state, **made))
+        await self._commit(made)
         return done.external_id
 
     def forget(self, external_id: str) -> None:
@@ -590,14 +597,15 @@ class Carrier:
             done.result = msgspec.structs.replace(done.result, record=record, as_sent=False)
         return done
 
-    def _made(
-        self, entity: str, source: ObjectRef, facet: str | None, done: Done, how: LinkedBy
-    ) -> dict[str, list[Change] | list[Published]]:
+    def _made(self, entity: str, source: ObjectRef, facet: str | None, done: Done, how: LinkedBy) -> Made:
         """Everything a create makes true: intent closed, link, object, and the peer's word of it."""
         connection = self._state.connection
         link = link_changes(connection, entity, source, facet, done.external_id, done.result.number, how, done.generation)
         peer = peer_link(connection, entity, source, done.external_id, self._clock.now())
-        return {"changes": [done.closing, link, *self._object_changes(entity, source, done, None, None)], "outgoing": [peer]}
+        return Made(changes=[done.closing, link, *self._object_changes(entity, source, done, None, None)], outgoing=[peer])
+
+    async def _commit(self, made: Made) -> None:
+        await self._ledger.commit(Entry(state=self._state, changes=made.changes, outgoing=made.outgoing))
 
     def _object_changes(
         self, entity: str, source: ObjectRef, done: Done, known: Mapping[str, str] | None, sent: frozenset[str] | None

@@ -3,10 +3,10 @@
 A match only ever creates a link; it never replaces one. More than one candidate stops the write: a person decides (law 7).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from bus.core.errors import AmbiguousMatch
-from bus.core.identity import Hasher, field_values, match_keys, sku_key
+from bus.core.identity import Hasher, match_keys, sku_key
 from bus.kit.connector import Connector, Found, Match
 from bus.runtime.state import AccountState
 from schemas import canon
@@ -50,6 +50,16 @@ class Matcher:
             )
         return next(iter(ids), None)
 
+    async def by_number(self, number: str) -> str | None:
+        """Id of the active customer with a debtor number; None when there is none. Raises AmbiguousMatch."""
+        key = f"number:{self._hasher.hex(number.strip().encode(), 16)}"
+        known = await self._confirmed("customer", self._state.candidates("customer", key), None)
+        found = self._one(known, f"number {number}")
+        if found is None:
+            searched = [found for found in await self._connector.find("customer", Match(number=number)) if found.active]
+            found = self._one(searched, f"number {number}")
+        return found.record.id if found else None
+
     async def entity(
         self,
         entity: str,
@@ -85,8 +95,8 @@ class Matcher:
         # An object of unknown kind is meant only if the e-mail address has no other holder.
         return unknown if unknown and everyone == unknown else set() if not unknown else everyone
 
-    def _all(self, keys: object) -> set[str]:
-        return {external_id for key in keys for external_id in self._state.candidates("customer", key)}  # type: ignore[attr-defined]
+    def _all(self, keys: Iterable[str]) -> set[str]:
+        return {external_id for key in keys for external_id in self._state.candidates("customer", key)}
 
     async def _confirmed(self, entity: str, ids: set[str], facet: str | None) -> list[Found]:
         """The vendor's word on what our records say: gone and inactive ones fall out, and those of another facet."""
@@ -148,8 +158,3 @@ class Matcher:
 def changed_paths(now: dict[str, str], before: dict[str, str]) -> set[str]:
     """Field paths whose hash differs, those that vanished included."""
     return {path for path in now.keys() | before.keys() if now.get(path) != before.get(path)}
-
-
-def paths_of(document: object) -> set[str]:
-    """Field paths a document fills."""
-    return {path for path, _ in field_values(document)}  # type: ignore[arg-type]

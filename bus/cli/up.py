@@ -1,0 +1,81 @@
+"""`bus up` and `bus simulate`."""
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.option("--data-dir", type=click.Path(path_type=Path), help="Where Kafka and the registry keep their data (default .data).")
+@click.option(
+    "--only", multiple=True, type=click.Choice(["grants", "pollers", "processors", "sinks"]), help="Run only this service."
+)
+@click.option("--kafka-port", default=19092, envvar="BUS_EMBEDDED_KAFKA_PORT", show_default=True)
+@click.option("--registry-port", default=18081, envvar="BUS_EMBEDDED_REGISTRY_PORT", show_default=True)
+def up(data_dir: Path | None, only: tuple[str, ...], kafka_port: int, registry_port: int) -> None:
+    """Run everything on this machine: embedded Kafka and registry unless BUS_KAFKA_BOOTSTRAP is set, and all services."""
+    import asyncio
+
+    from bus.runtime import logs
+    from services.node import SERVICES, Node, node_settings
+
+    settings = node_settings(data_dir)
+    logs.configure("up", settings.log_level)
+    node = Node(settings, only=only or SERVICES, kafka_port=kafka_port, registry_port=registry_port)
+    asyncio.run(_run(node))
+
+
+async def _run(node: object) -> None:
+    import asyncio
+    import signal
+
+    from services.node import Node
+
+    assert isinstance(node, Node)  # noqa: S101 - keeps the import of services out of start-up
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    try:
+        await node.start()
+        click.echo(
+            f"export BUS_KAFKA_BOOTSTRAP={node.settings.kafka_bootstrap} BUS_REGISTRY_URL={node.settings.registry_url}", err=True
+        )
+        await node.run(stop)
+    finally:
+        await node.close()
+
+
+@click.command()
+@click.argument("system")
+@click.option("--port", default=0, help="Port to listen on; 0 picks a free one.")
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--orders", default=0, help="Seed so many documents.")
+@click.option("--seed", default=1, show_default=True, help="Seed of the generator.")
+@click.option("--real-limits", is_flag=True, help="Keep the vendor's own call limits.")
+def simulate(system: str, port: int, host: str, orders: int, seed: int, real_limits: bool) -> None:
+    """Run the simulator of SYSTEM. The first line on stdout is one JSON object a connection can be made of."""
+    import asyncio
+    import importlib
+    import json
+    import signal
+
+    from bus.kit.registry import manifest_of
+    from bus.runtime import supervisor
+    from bus.simulation.simulator import Served
+
+    manifest = manifest_of(system)
+    simulator = importlib.import_module(f"connectors.{manifest.id}.simulator").build(real_limits=real_limits)
+    simulator.seed(orders, seed)
+    served = Served(simulator, host, port)
+    supervisor.guard()
+
+    async def run() -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, served.stop)
+        click.echo(json.dumps(served.info))
+        await served.run()
+
+    asyncio.run(run())
+
+
+commands = [up, simulate]

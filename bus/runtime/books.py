@@ -1,0 +1,229 @@
+"""The books (law 17): what became of every source object in every flow, from committed records only.
+
+Each (flow, source object) has one standing record in `bus.state`, so the counts of a flow add up to the objects polling knows. Lag is
+asked of Kafka, so that "quiet" means that nothing is on its way.
+"""
+
+import asyncio
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
+from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]
+
+from bus.core import topics
+from bus.core.configuration import Configuration, Flow
+from bus.runtime import kafka
+from bus.runtime.codec import Codec
+from bus.runtime.reader import BEGINNING, LogReader
+from bus.runtime.settings import BusSettings
+from schemas.system import CursorRecord, IntentState, SeenRecord, Standing, StandingRecord, StateRecord
+
+PROCESSOR_GROUP = "bus-processors"
+
+
+class FlowBook(msgspec.Struct, kw_only=True):
+    """One flow: objects by standing, and by how they got there."""
+
+    flow: str
+    source: str
+    target: str
+    read: int = 0
+    """Objects of the source entity that polling knows and could map."""
+    standings: dict[str, int] = {}
+    outcomes: dict[str, int] = {}
+    causes: dict[str, int] = {}
+    reasons: dict[str, int] = {}
+    oldest_waiting: datetime | None = None
+
+    @property
+    def settled(self) -> int:
+        """Objects with a standing."""
+        return sum(self.standings.values())
+
+
+class StreamBook(msgspec.Struct, kw_only=True):
+    """One stream of one connection."""
+
+    connection: str
+    stream: str
+    backfilled: bool
+    polled_at: datetime | None
+
+
+class Books(msgspec.Struct, kw_only=True):
+    """Everything at one moment."""
+
+    version: int
+    flows: list[FlowBook] = []
+    streams: list[StreamBook] = []
+    processor_lag: int = 0
+    outbound_lag: dict[str, int] = {}
+    open_intents: dict[str, int] = {}
+    retrying: int = 0
+    """Parked commands that will be tried again by themselves before long."""
+    held: int = 0
+    dead_letters: Counter[str] = Counter()
+    set_aside: dict[str, int] = {}
+    """Objects a poller could not map, by connection."""
+
+    def in_flight(self) -> int:
+        """What is on its way. Waiting for a product or a person is not."""
+        return self.processor_lag + sum(self.outbound_lag.values()) + sum(self.open_intents.values()) + self.retrying + self.held
+
+    def is_quiet(self, expected: Sequence[str]) -> bool:
+        """Whether nothing is on its way and every expected connection was read to its end."""
+        read = {stream.connection for stream in self.streams if stream.backfilled}
+        return set(expected) <= read and all(stream.backfilled for stream in self.streams) and not self.in_flight()
+
+
+class BookReader:
+    """Reads and follows the records the books are made of."""
+
+    def __init__(self, settings: BusSettings, codec: Codec) -> None:
+        self._settings = settings
+        self._codec = codec
+        self._reader = LogReader(settings, "books")
+        self._admin = kafka.admin(settings)
+        self._values: dict[str, dict[bytes, bytes]] = defaultdict(dict)
+        self._opened = False
+
+    async def read(self, configuration: Configuration, version: int) -> Books:
+        """The books as of the end offsets taken now."""
+        await self._follow()
+        books = Books(version=version, flows=[_book(flow) for flow in configuration.flows.values()])
+        self._cursors(books)
+        known = self._known(books)
+        self._state(books, {book.flow: book for book in books.flows})
+        for book in books.flows:
+            flow = configuration.flows[book.flow]
+            book.read = known[flow.from_.connection, flow.from_.entity]
+        books.processor_lag = await asyncio.to_thread(self._processor_lag)
+        await self._outbound(books, configuration)
+        return books
+
+    async def close(self) -> None:
+        """Ends reading."""
+        await self._reader.close()
+
+    async def _follow(self) -> None:
+        names = (topics.STATE, topics.SEEN, topics.CURSORS)
+        if not self._opened:
+            for name in names:
+                await self._reader.assign(name, dict.fromkeys(await self._reader.partitions(name), BEGINNING))
+            self._opened = True
+        for name in names:
+            async for batch in self._reader.read_to(name, await self._reader.ends(name)):
+                for record in batch:
+                    if record.value is None:
+                        self._values[record.topic].pop(record.key, None)
+                    else:
+                        self._values[record.topic][record.key] = record.value
+
+    def _cursors(self, books: Books) -> None:
+        for value in self._values[topics.CURSORS].values():
+            cursor: CursorRecord = self._codec.decode(topics.CURSORS, value)
+            books.streams.append(
+                StreamBook(
+                    connection=cursor.connection, stream=cursor.stream, backfilled=cursor.backfilled, polled_at=cursor.polled_at
+                )
+            )
+
+    def _known(self, books: Books) -> Counter[tuple[str, str]]:
+        known: Counter[tuple[str, str]] = Counter()
+        aside: Counter[str] = Counter()
+        for value in self._values[topics.SEEN].values():
+            seen: SeenRecord = self._codec.decode(topics.SEEN, value)
+            books.held += seen.held
+            if seen.content_hash or seen.deleted:
+                known[seen.connection, seen.entity] += 1
+            elif not seen.held:
+                aside[seen.connection] += 1
+        books.set_aside = dict(aside)
+        return known
+
+    def _state(self, books: Books, flows: Mapping[str, FlowBook]) -> None:
+        for value in self._values[topics.STATE].values():
+            record: StateRecord = self._codec.decode(topics.STATE, value)
+            if record.intent is not None and record.intent.state is IntentState.OPEN:
+                books.open_intents[record.connection] = books.open_intents.get(record.connection, 0) + 1
+            elif record.standing is not None:
+                books.retrying += _is_retrying(record.standing)
+                book = flows.get(record.standing.flow)
+                if book is not None:
+                    _enter(book, record.standing)
+
+    async def _outbound(self, books: Books, configuration: Configuration) -> None:
+        settled = {}
+        for value in self._values[topics.STATE].values():
+            record: StateRecord = self._codec.decode(topics.STATE, value)
+            if record.offset is not None:
+                settled[record.connection] = record.offset.offset
+        names = sorted(configuration.connections)
+        ends = await asyncio.to_thread(self._ends, [TopicPartition(topics.outbound(name), 0) for name in names])
+        for name in names:
+            lag = max(0, ends.get((topics.outbound(name), 0), 0) - settled.get(name, 0))
+            # The last offset of a topic written in transactions is a marker that nobody settles.
+            books.outbound_lag[name] = lag if lag > 1 or not settled.get(name) else 0
+
+    def _processor_lag(self) -> int:
+        places = [
+            TopicPartition(topics.canonical(entity), partition)
+            for entity in topics.ENTITIES
+            for partition in range(self._settings.partitions)
+        ]
+        ends = self._ends(places)
+        answer = self._admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(PROCESSOR_GROUP, places)])
+        committed = {
+            (place.topic, place.partition): max(place.offset, 0)
+            for place in answer[PROCESSOR_GROUP].result(kafka.REQUEST_TIMEOUT_S).topic_partitions
+        }
+        lag = 0
+        for place, end in ends.items():
+            behind = end - committed.get(place, 0)
+            lag += behind if behind > 1 else 0  # the last offset is a transaction's marker
+        return lag
+
+    def _ends(self, places: Sequence[TopicPartition]) -> dict[tuple[str, int], int]:
+        if not places:
+            return {}
+        answers = self._admin.list_offsets({place: OffsetSpec.latest() for place in places})
+        return {
+            (place.topic, place.partition): answer.result(kafka.REQUEST_TIMEOUT_S).offset for place, answer in answers.items()
+        }
+
+
+def _book(flow: Flow) -> FlowBook:
+    return FlowBook(
+        flow=flow.name,
+        source=f"{flow.from_.connection}/{flow.from_.entity}",
+        target=f"{flow.to.connection}/{flow.to.entity}",
+    )
+
+
+def _is_retrying(standing: StandingRecord) -> bool:
+    return standing.standing is Standing.PARKED and standing.retry_at is not None
+
+
+def _enter(book: FlowBook, standing: StandingRecord) -> None:
+    _count(book.standings, str(standing.standing))
+    _count(book.outcomes, str(standing.outcome))
+    if standing.cause is not None and standing.standing in (Standing.DEAD, Standing.PARKED, Standing.WAITING):
+        _count(book.causes, str(standing.cause))
+    if standing.standing is Standing.FILTERED:
+        _count(book.reasons, standing.detail or "")
+    if standing.parked_at is not None and (book.oldest_waiting is None or standing.parked_at < book.oldest_waiting):
+        book.oldest_waiting = standing.parked_at
+
+
+def _count(counts: dict[str, int], name: str) -> None:
+    counts[name] = counts.get(name, 0) + 1
+
+
+def as_json(books: Books) -> dict[str, Any]:
+    """One JSON object."""
+    plain: dict[str, Any] = msgspec.to_builtins(books)
+    return {**plain, "in_flight": books.in_flight()}

@@ -1,0 +1,82 @@
+"""All services on one machine, as one supervised process tree (`bus up`)."""
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from bus.core.topics import fixed_topics
+from bus.embedded import Cluster
+from bus.embedded.artifacts import Progress
+from bus.runtime.privacy import MasterKey
+from bus.runtime.provisioning import ensure_topics
+from bus.runtime.registry import RegistryClient
+from bus.runtime.settings import BusSettings, load_settings
+from bus.runtime.supervisor import Child, Supervisor, python
+
+log = logging.getLogger(__name__)
+
+SERVICES = ("grants", "pollers", "processors", "sinks")
+
+
+class Node:
+    """The embedded cluster, unless one of one's own is named, and the services."""
+
+    def __init__(
+        self,
+        settings: BusSettings,
+        *,
+        only: Sequence[str] = SERVICES,
+        kafka_port: int = 19092,
+        registry_port: int = 18081,
+        environment: Mapping[str, str] | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        MasterKey.load(settings)  # no service starts without one: say so before anything else does
+        self._settings = settings
+        self._only = only
+        self._environment = dict(environment or {})
+        self.cluster: Cluster | None = None
+        if not settings.kafka_bootstrap:
+            self.cluster = Cluster(settings.data_dir, kafka_port=kafka_port, registry_port=registry_port, progress=progress)
+        self.supervisor: Supervisor | None = None
+
+    @property
+    def settings(self) -> BusSettings:
+        """Settings that name the cluster in use."""
+        return self._settings.model_copy(update=self._addresses("kafka_bootstrap", "registry_url"))
+
+    def _addresses(self, kafka: str, registry: str) -> dict[str, str]:
+        if self.cluster is None:
+            return {}
+        return {kafka: self.cluster.bootstrap, registry: self.cluster.registry_url}
+
+    async def start(self) -> None:
+        """Steps: 1 cluster; 2 schemas; 3 topics. The services come with `run`."""
+        if self.cluster is not None:
+            await asyncio.to_thread(self.cluster.start)  # 1
+            log.info("cluster is ready", extra={"kafka": self.cluster.bootstrap, "registry": self.cluster.registry_url})
+        async with RegistryClient.of(self.settings) as registry:
+            await registry.register_all()  # 2
+        await ensure_topics(self.settings, fixed_topics(self.settings.slots, self.settings.partitions))  # 3
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Runs the services until told to stop, then drains them and ends the cluster."""
+        environment = {**self._environment, **self._addresses("BUS_KAFKA_BOOTSTRAP", "BUS_REGISTRY_URL")}
+        children: list[Child] = [python(name, f"services.{name}", environment) for name in self._only]
+        self.supervisor = Supervisor(children)
+        try:
+            await self.supervisor.run(stop)
+        finally:
+            await self.close()
+
+    async def close(self) -> None:
+        """Ends the embedded cluster; its data stays."""
+        if self.cluster is not None:
+            await asyncio.to_thread(self.cluster.stop)
+
+
+def node_settings(data_dir: Path | None) -> BusSettings:
+    """The process's settings, with another data folder where one is given."""
+    settings = load_settings()
+    return settings.model_copy(update={"data_dir": data_dir}) if data_dir is not None else settings
