@@ -1,0 +1,43 @@
+"""Stuck is: events wait and no offset moves, or no fetch is answered."""
+
+from services.processors.engine.watch import Progress, Watch
+
+
+class Time:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def progress(committed=0, waiting=0, fetched_at=1000.0):
+    return Progress(committed=committed, open=waiting, fetched_at=fetched_at)
+
+
+def test_moving_or_idle_is_well():
+    time = Time()
+    watch = Watch(time, stall_s=60, fetch_age_s=6_000)
+    for committed in range(5):
+        time.now += 59
+        assert watch.reason(progress(committed, 10)) is None
+    time.now += 500
+    assert watch.reason(progress(4, 0)) is None
+    time.now += 59
+    assert watch.reason(progress(4, 3)) is None
+
+
+def test_waiting_events_without_a_commit_are_told():
+    time = Time()
+    watch = Watch(time, stall_s=60, fetch_age_s=6_000)
+    assert watch.reason(progress(4, 3)) is None
+    time.now += 61
+    assert watch.reason(progress(4, 3)) == "3 events wait and no offset moved for 61 s"
+    assert watch.reason(progress(5, 2)) is None
+
+
+def test_a_dead_fetcher_is_told_even_without_events():
+    time = Time()
+    watch = Watch(time, stall_s=60, fetch_age_s=60)
+    assert watch.reason(progress(fetched_at=0.0)) is None
+    time.now += 61
+    assert watch.reason(progress(fetched_at=1000.0)) == "no answer to a fetch for 61 s"
