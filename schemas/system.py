@@ -180,6 +180,8 @@ class GrantRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     issued_at: datetime
     version: int
     detail: str | None = None
+    requests_offset: int = 0
+    bootstrap_hash: str | None = None
 
 
 class RequestKind(StrEnum):

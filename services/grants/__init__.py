@@ -1,0 +1,1 @@
+"""Grants: the only service that refreshes OAuth tokens (law 12)."""

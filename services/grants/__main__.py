@@ -1,0 +1,5 @@
+"""`python -m services.grants`."""
+
+from services.grants.app import main
+
+main()
