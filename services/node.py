@@ -61,14 +61,18 @@ class Node:
         await ensure_topics(self.settings, fixed_topics(self.settings.slots, self.settings.partitions))  # 3
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Runs the services until told to stop, then drains them and ends the cluster."""
+        """Serves until told to stop, then ends the cluster."""
+        try:
+            await self.serve(stop)
+        finally:
+            await self.close()
+
+    async def serve(self, stop: asyncio.Event) -> None:
+        """Runs the services until told to stop, then drains them; the cluster goes on."""
         environment = {**self._environment, **self._addresses("BUS_KAFKA_BOOTSTRAP", "BUS_REGISTRY_URL")}
         children: list[Child] = [python(name, f"services.{name}", environment) for name in self._only]
         self.supervisor = Supervisor(children)
-        try:
-            await self.supervisor.run(stop)
-        finally:
-            await self.close()
+        await self.supervisor.run(stop)
 
     async def close(self) -> None:
         """Ends the embedded cluster; its data stays."""

@@ -75,7 +75,7 @@ def _origin(meta: Any) -> str | None:
 
 def _step(kind: str, seq: int, at: Any, **facts: Any) -> dict[str, Any]:
     return {
-        "stage": stage,
+        "step": kind,
         "seq": seq,
         "at": at.isoformat(),
         **{name: fact for name, fact in facts.items() if fact not in (None, [], "")},

@@ -205,9 +205,7 @@ class Carrier:
         if task.entity in topics.DOCUMENTS:
             ids = await self._references(task)
             done = await self._write(self._create(task, ids), task.raw)
-            await self._ledger.commit(
-                Entry(state=self._state, **self._made(task.entity, task.source, None, done, LinkedBy.CREATED))
-            )
+            await self._commit(self._made(task.entity, task.source, None, done, LinkedBy.CREATED))
             return
         await self._create_and_link(task)
 

@@ -1,0 +1,142 @@
+"""Sets the scene: simulators as processes of their own, their credentials as secrets, the example turned towards them."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+import yaml
+
+from bus.core.errors import FatalError
+from bus.runtime.supervisor import GUARD_VARIABLE
+
+START_S = 60.0
+STOP_S = 10.0
+
+
+class DemoError(FatalError):
+    """The demo cannot go on; the message says what to do."""
+
+
+class SimulatorProcess:
+    """One simulator, and what may be asked of it beside the vendor's API."""
+
+    def __init__(self, system: str, info: Mapping[str, Any], process: asyncio.subprocess.Process, guard: int) -> None:
+        self.system = system
+        self.info = info
+        self.base_url: str = info["base_url"]
+        self._process = process
+        self._guard = guard
+        self._client = httpx.AsyncClient(base_url=self.base_url, timeout=60.0)
+
+    @classmethod
+    async def start(cls, system: str, *, orders: int, seed: int, real_limits: bool, log: Path) -> "SimulatorProcess":
+        """Starts `bus simulate SYSTEM` and reads its first line. It ends when this process does."""
+        read_end, write_end = os.pipe()
+        command = [sys.executable, "-m", "bus.cli.main", "simulate", system, "--orders", str(orders), "--seed", str(seed)]
+        with log.open("ab") as file:
+            process = await asyncio.create_subprocess_exec(
+                *command,
+                *(["--real-limits"] if real_limits else []),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=file,
+                pass_fds=(read_end,),
+                start_new_session=True,
+                env={**os.environ, GUARD_VARIABLE: str(read_end)},
+                limit=1 << 20,
+            )
+        os.close(read_end)
+        assert process.stdout is not None  # noqa: S101 - asked for above
+        try:
+            line = await asyncio.wait_for(process.stdout.readline(), START_S)
+        except TimeoutError:
+            line = b""
+        if not line:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            raise DemoError(f"the simulator of {system} did not start: see {log}")
+        return cls(system, msgspec.json.decode(line), process, write_end)
+
+    async def ask(self, what: str, **params: str) -> Any:
+        """An answer of the control API."""
+        answer = await self._client.get(f"/_sim/{what}", params=params)
+        answer.raise_for_status()
+        return msgspec.json.decode(answer.content)
+
+    async def tell(self, what: str, body: Mapping[str, Any]) -> None:
+        """An order to the control API."""
+        answer = await self._client.post(f"/_sim/{what}", content=msgspec.json.encode(body))
+        answer.raise_for_status()
+
+    async def stop(self) -> None:
+        """Ends the simulator."""
+        await self._client.aclose()
+        with contextlib.suppress(ProcessLookupError):
+            self._process.send_signal(signal.SIGTERM)
+        try:
+            await asyncio.wait_for(self._process.wait(), STOP_S)
+        except TimeoutError:
+            self._process.kill()
+        os.close(self._guard)
+
+
+def systems_of(documents: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """System by connection name."""
+    return {item["name"]: item["system"] for item in documents if item["kind"] == "Connection"}
+
+
+def read_documents(folder: Path) -> list[dict[str, Any]]:
+    """The YAML documents of an example."""
+    found = []
+    for path in sorted(folder.glob("*.yaml")):
+        found += [item for item in yaml.safe_load_all(path.read_text()) if item and "kind" in item]
+    if not found:
+        raise DemoError(f"{folder} holds no configuration: run the demo from the project's folder, or name one with --example")
+    return found
+
+
+def turned(
+    documents: Sequence[dict[str, Any]], infos: Mapping[str, Mapping[str, Any]], start: date, poll_s: int
+) -> list[dict[str, Any]]:
+    """The example with its connections turned to the simulators, its documents beginning at `start`, and quick polls."""
+    return [_turned(item, infos, start, poll_s) for item in documents]
+
+
+def _turned(item: dict[str, Any], infos: Mapping[str, Mapping[str, Any]], start: date, poll_s: int) -> dict[str, Any]:
+    if item["kind"] == "Connection":
+        info = infos[item["name"]]
+        config = {**item.get("config", {}), **info["config"]}
+        config["poll_s"] = dict.fromkeys(config.get("poll_s", {}), poll_s)
+        return {**item, "config": config, "base_url": info["base_url"], "token_url": info["token_url"]}
+    if item["kind"] == "Flow" and "from" in (item["start"] if isinstance(item["start"], dict) else {"from": 0}):
+        begin = item["start"] if isinstance(item["start"], dict) else {}
+        return {**item, "start": {**begin, "from": start}}
+    return item
+
+
+def write_secrets(folder: Path, documents: Sequence[Mapping[str, Any]], infos: Mapping[str, Mapping[str, Any]]) -> None:
+    """A secret folder per connection, with what its simulator issued."""
+    for item in documents:
+        if item["kind"] != "Connection":
+            continue
+        place = folder / item["secret"]
+        place.mkdir(parents=True, exist_ok=True)
+        for name, value in infos[item["name"]]["credentials"].items():
+            (place / name).write_text(value)
+            (place / name).chmod(0o600)
+
+
+def write_configuration(folder: Path, documents: Sequence[Mapping[str, Any]]) -> Path:
+    """The turned configuration as a file an operator could apply."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "demo.yaml"
+    path.write_text(yaml.safe_dump_all(documents, sort_keys=False, allow_unicode=True))
+    return path
