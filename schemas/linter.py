@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 PLAIN = frozenset({"null", "string", "boolean", "int", "long", "bytes"})
+ALL_PLAIN = PLAIN | {"float", "double"}
 LOGICAL = {"decimal": "bytes", "timestamp-micros": "long", "date": "int"}
 
 
@@ -17,7 +18,8 @@ def check(name: str, schema: dict[str, Any]) -> list[str]:
 
 
 def compare(name: str, old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """Objections to the step from an older version to a newer one."""
+    """Objections to the step from an older version to a newer one. Registries may spell names short: both are spelt out first."""
+    old, new = qualified(old), qualified(new)
     before, after = named(old), named(new)
     lines = [f"{full}: is gone: keep it" for full in sorted(before.keys() - after.keys())]
     if _full_name(old) != _full_name(new):
@@ -25,6 +27,24 @@ def compare(name: str, old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     for full in sorted(before.keys() & after.keys()):
         lines += _compare_named(full, before[full], after[full])
     return [f"{name}: {line}" for line in lines]
+
+
+def qualified(schema: Any, namespace: str = "") -> Any:
+    """The same schema with every name spelt out: a type without a namespace has that of the type around it."""
+    if isinstance(schema, list):
+        return [qualified(branch, namespace) for branch in schema]
+    if isinstance(schema, str):
+        return schema if schema in ALL_PLAIN or "." in schema or not namespace else f"{namespace}.{schema}"
+    full = dict(schema)
+    if schema["type"] in ("record", "enum"):
+        space, _, name = schema["name"].rpartition(".")
+        full |= {"name": name, "namespace": space or schema.get("namespace", namespace)}
+    if "fields" in schema:
+        full["fields"] = [{**field, "type": qualified(field["type"], full["namespace"])} for field in schema["fields"]]
+    for part in ("items", "values"):
+        if part in schema:
+            full[part] = qualified(schema[part], namespace)
+    return full
 
 
 def named(schema: Any) -> dict[str, dict[str, Any]]:
