@@ -9,7 +9,9 @@ import time
 
 from bus.core import topics
 from bus.runtime import metrics, service
+from bus.runtime.codec import Codec
 from bus.runtime.follow import ConfigFollower
+from bus.runtime.registry import RegistryClient
 from bus.runtime.service import Service
 from services.processors.engine.application import Engine, build_engine
 from services.processors.engine.watch import Watch
@@ -28,7 +30,13 @@ def main() -> None:
 
 async def serve(here: Service) -> None:
     """Runs until `here.stop` is set; what crashed the engine is raised."""
-    codec = await here.codec()  # 1
+    async with RegistryClient.of(here.settings) as registry:
+        codec = Codec(registry)
+        await here.wait_for("registry", codec.open)  # 1
+        await _serve(here, codec)
+
+
+async def _serve(here: Service, codec: Codec) -> None:
     for topic in (topics.CONFIG, topics.DEAD_LETTERS, *TOPICS):  # 2
         await here.broker(topic)
     processing = Processing(codec, here.wait_for)
