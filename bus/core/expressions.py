@@ -9,7 +9,7 @@ Time is bounded by construction: no loops, a fixed list of filters, no powers, n
 
 import enum
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime
 from decimal import ROUND_HALF_UP, Decimal, DecimalException
 from typing import Any, Literal, TypeAlias
@@ -21,9 +21,10 @@ from jinja2.exceptions import SecurityError, TemplateRuntimeError, UndefinedErro
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from bus.core.configuration.fields import ALIASES, ITEM, SEALED_TYPES, plain
+from bus.core.configuration.fields import ALIASES, SEALED_TYPES, plain
 from bus.core.errors import MappingError
 from bus.core.money import EXACT
+from bus.core.usage import JINJA_FILTERS, OWN_FILTERS, STR_METHODS, TESTS, ExpressionRefused, usage_of
 from schemas import canon
 
 LENGTH_MAX = 1_000
@@ -33,18 +34,9 @@ DECIMALS_MAX = 12
 Nulls: TypeAlias = Literal["blank", "refuse"]
 Scalar: TypeAlias = str | bool | int | Decimal | date | None
 
-_STR_METHODS = frozenset({"startswith", "endswith", "upper", "lower", "strip"})
 _DATE_PARTS = frozenset({"year", "month", "day"})
 _JOIN = "join_texts"
 _EXACT = "exact"
-
-
-class ExpressionRefused(ValueError):
-    """An expression that cannot be used at all; `fix` says what to write."""
-
-    def __init__(self, message: str, fix: str) -> None:
-        super().__init__(message)
-        self.fix = fix
 
 
 class TableValue(str):
@@ -90,7 +82,7 @@ class _Sandbox(ImmutableSandboxedEnvironment):
             return obj.columns[attribute]
         if isinstance(obj, Mapping):
             return self._member(obj, attribute)
-        if isinstance(obj, str) and attribute in _STR_METHODS:
+        if isinstance(obj, str) and attribute in STR_METHODS:
             return getattr(str(obj), attribute)
         if isinstance(obj, date) and attribute in _DATE_PARTS:
             return getattr(obj, attribute)
@@ -241,50 +233,18 @@ _OWN_FILTERS: Mapping[str, Callable[..., Any]] = {
     "number": _number,
     "string": lambda value: None if value is None else show(value),
 }
-_JINJA_FILTERS = (
-    *("abs", "first", "join", "last", "length", "list", "map", "max", "min", "reject", "rejectattr"),
-    *("select", "selectattr", "sort", "sum", "truncate", "unique"),
-)
-_TESTS = (
-    *("defined", "none", "number", "string", "in", "eq", "ne", "lt", "le", "gt", "ge", "equalto", "sameas"),
-    *("true", "false", "even", "odd"),
-)
-_ATTRIBUTE_FILTERS = frozenset({"map", "sum", "max", "min", "sort", "unique", "join"})
-_ATTRIBUTE_TESTS = frozenset({"selectattr", "rejectattr"})
-_SAME_LIST = frozenset({"list", "sort", "unique", "selectattr", "rejectattr", "select", "reject"})
-_ONE_ITEM = frozenset({"first", "last", "min", "max"})
 
 
 @functools.cache
 def _environment(nulls: Nulls) -> _Sandbox:
     env = _Sandbox(undefined=StrictUndefined, optimized=False, autoescape=False, cache_size=0)
-    env.filters = {**{name: env.filters[name] for name in _JINJA_FILTERS}, **_OWN_FILTERS}
-    env.tests = {name: env.tests[name] for name in _TESTS}
+    env.filters = {**{name: env.filters[name] for name in JINJA_FILTERS}, **{name: _OWN_FILTERS[name] for name in OWN_FILTERS}}
+    env.tests = {name: env.tests[name] for name in TESTS}
     env.globals = {_JOIN: _join if nulls == "blank" else _join_strictly, _EXACT: _exact}
     return env
 
 
 # --- compiling ------------------------------------------------------------------------------------------------------------------
-
-
-class Comparison(msgspec.Struct, frozen=True):
-    """A path compared with literals: unknown enum members are found by it."""
-
-    path: tuple[str, ...]
-    literals: tuple[str, ...]
-
-
-class Usage(msgspec.Struct, frozen=True, kw_only=True):
-    """What an expression touches, found without running it. Paths begin with their root name."""
-
-    paths: tuple[tuple[str, ...], ...]
-    comparisons: tuple[Comparison, ...]
-    outcomes: tuple[str, ...] | None
-    """All texts it can give, where it only chooses between literals; else None."""
-    literal_head: str | None = None
-    """The text it always begins with."""
-    literal_length: int = 0
-    """Characters it has at least, from literals joined by `~`."""
 
 
 class Expression:
@@ -300,7 +260,7 @@ class Expression:
             tree: nodes.Expr = parser.parse_expression()
             if not parser.stream.eos:
                 raise ExpressionRefused(f"ends before {parser.stream.current.value!r}", "Write one expression, without {{ }}.")
-            self.usage = _usage(tree)
+            self.usage = usage_of(tree)
             ready = _rewrite(tree)
             ready.set_environment(env)
             body: list[nodes.Node] = [nodes.Assign(nodes.Name("result", "store"), ready, lineno=1)]
@@ -370,122 +330,3 @@ def _rewrite(node: Any) -> Any:
 
 def _call(name: str, arguments: list[Any], line: int) -> nodes.Call:
     return nodes.Call(nodes.Name(name, "load", lineno=line), arguments, [], None, None, lineno=line)
-
-
-# --- looking at an expression without running it -------------------------------------------------------------------------
-
-
-def _usage(tree: nodes.Expr) -> Usage:
-    paths: list[tuple[str, ...]] = []
-    comparisons: list[Comparison] = []
-    for node in _walk(tree):
-        _refuse(node)
-        path = _path(node)
-        if path is not None:
-            paths.append(path)
-        if isinstance(node, nodes.Compare):
-            comparisons += _compared(node)
-        if isinstance(node, nodes.Filter):
-            paths += _filter_paths(node)
-    longest = [path for path in paths if not any(other[: len(path)] == path and len(other) > len(path) for other in paths)]
-    outcomes, parts = _outcomes(tree), _joined(tree)
-    return Usage(
-        paths=tuple(dict.fromkeys(longest)),
-        comparisons=tuple(comparisons),
-        outcomes=tuple(outcomes) if outcomes else None,
-        literal_head=parts[0] if parts and parts[0] else None,
-        literal_length=sum(len(part) for part in parts),
-    )
-
-
-def _joined(tree: nodes.Expr) -> list[str]:
-    """The literals of a joined text, empty for parts that vary."""
-    parts = tree.nodes if isinstance(tree, nodes.Concat) else [tree]
-    return [part.value if isinstance(part, nodes.Const) and isinstance(part.value, str) else "" for part in parts]
-
-
-def _walk(node: nodes.Node) -> Iterator[nodes.Node]:
-    yield node
-    for child in node.iter_child_nodes():
-        yield from _walk(child)
-
-
-def _refuse(node: nodes.Node) -> None:
-    if isinstance(node, nodes.Pow):
-        raise ExpressionRefused("uses **", "Write the multiplication out.")
-    filters = sorted({*_OWN_FILTERS, *_JINJA_FILTERS})
-    if isinstance(node, nodes.Filter) and node.name not in filters:
-        raise ExpressionRefused(f"uses the filter {node.name!r}", f"Known are: {', '.join(filters)}.")
-    if isinstance(node, nodes.Test) and node.name not in _TESTS:
-        raise ExpressionRefused(f"uses the test {node.name!r}", f"Known are: {', '.join(_TESTS)}.")
-    if isinstance(node, nodes.Call) and not (isinstance(node.node, nodes.Getattr) and node.node.attr in _STR_METHODS):
-        raise ExpressionRefused("calls something", f"Only {', '.join(sorted(_STR_METHODS))} of a text can be called.")
-    if isinstance(node, nodes.Const) and isinstance(node.value, complex):
-        raise ExpressionRefused("has a complex number", "Write a decimal.")
-    if isinstance(node, nodes.Getitem) and isinstance(node.arg, nodes.Name | nodes.Getattr | nodes.Getitem):
-        raise ExpressionRefused("looks a field up by a computed name", "Write the field's name.")
-
-
-def _path(node: nodes.Node) -> tuple[str, ...] | None:
-    """The path a node stands for, or None."""
-    match node:
-        case nodes.Name():
-            return (node.name,)
-        case nodes.Getattr():
-            base = _path(node.node)
-            return None if base is None or node.attr in _STR_METHODS else (*base, node.attr)
-        case nodes.Getitem():
-            base = _path(node.node)
-            if base is None:
-                return None
-            name = node.arg.value if isinstance(node.arg, nodes.Const) else None
-            return (*base, name if isinstance(name, str) else ITEM)
-        case nodes.Filter() if node.node is not None:
-            base = _path(node.node)
-            if base is None:
-                return None
-            return base if node.name in _SAME_LIST else (*base, ITEM) if node.name in _ONE_ITEM else None
-    return None
-
-
-def _filter_paths(node: nodes.Filter) -> list[tuple[str, ...]]:
-    base = _path(node.node) if node.node is not None else None
-    named = [item.value for item in node.kwargs if item.key == "attribute"]
-    if node.name in _ATTRIBUTE_TESTS or (node.name in ("sum", "unique") and node.args):
-        named += node.args[-1:] if node.name == "unique" else node.args[:1]
-    if not named:
-        return []
-    if node.name not in _ATTRIBUTE_FILTERS | _ATTRIBUTE_TESTS:
-        raise ExpressionRefused(f"gives {node.name!r} an attribute", "Remove it.")
-    if base is None or not isinstance(named[0], nodes.Const) or not isinstance(named[0].value, str):
-        raise ExpressionRefused(f"uses {node.name!r} on something that is no list of the source", "Name the list and the field.")
-    return [(*base, ITEM, *named[0].value.split("."))]
-
-
-def _compared(node: nodes.Compare) -> list[Comparison]:
-    found: list[Comparison] = []
-    sides: list[nodes.Node] = [node.expr, *(operand.expr for operand in node.ops)]
-    for path in (_path(side) for side in sides):
-        if path is None or len(path) < 2:
-            continue
-        literals = [text for side in sides for text in _literals(side)]
-        found.append(Comparison(path=path, literals=tuple(literals)))
-    return found
-
-
-def _literals(node: nodes.Node) -> list[str]:
-    if isinstance(node, nodes.Const) and isinstance(node.value, str):
-        return [node.value]
-    if isinstance(node, nodes.List | nodes.Tuple):
-        return [text for item in node.items for text in _literals(item)]
-    return []
-
-
-def _outcomes(node: nodes.Node | None) -> list[str]:
-    """All texts a choice between literals can give; empty when anything else can come out."""
-    if isinstance(node, nodes.Const) and isinstance(node.value, str):
-        return [node.value]
-    if isinstance(node, nodes.CondExpr):
-        yes, no = _outcomes(node.expr1), _outcomes(node.expr2)
-        return [*yes, *no] if yes and no else []
-    return []

@@ -10,6 +10,8 @@ from bus.core.errors import MappingError
 from schemas.system import Cause
 
 VALUE = "value"
+ANSWERS_MAX = 10_000
+"""Answers remembered per table: the same few VAT keys come with every line."""
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -20,11 +22,10 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     """The key as asked for, so that a wildcard row still says what it stood for."""
     columns: Mapping[str, Cell]
     """All columns of the row."""
-
-    @property
-    def rule(self) -> str:
-        """The row in words: `exact-vat[category=S, country=NL, rate_pct=21]`."""
-        return f"table {self.table}[{_words(self.key)}]"
+    rule: str
+    """The row in words: `table exact-vat[category=S, country=NL, rate_pct=21]`."""
+    extra: Mapping[str, str]
+    """Key as asked for and further columns, as text."""
 
 
 class LookupTable:
@@ -40,16 +41,27 @@ class LookupTable:
             mask = tuple(cell == WILDCARD for cell in cells)
             known = tuple(cell for cell, hidden in zip(cells, mask, strict=True) if not hidden)
             self._by_mask.setdefault(mask, {}).setdefault(known, row)
+        self._answers: dict[tuple[str | None, ...], Row | None] = {}
         self._masks = sorted(self._by_mask, key=lambda mask: (sum(mask), mask))
 
     def find(self, asked: Mapping[str, str | None]) -> Row | None:
         """The row for a key, one value per key column; None when there is none."""
-        cells = [normal(column, asked.get(column)) for column in self.key]
+        question = tuple(asked.get(column) for column in self.key)
+        if question not in self._answers:
+            if len(self._answers) >= ANSWERS_MAX:
+                self._answers.clear()
+            self._answers[question] = self._search(question)
+        return self._answers[question]
+
+    def _search(self, question: tuple[str | None, ...]) -> Row | None:
+        cells = [normal(column, cell) for column, cell in zip(self.key, question, strict=True)]
         for mask in self._masks:
             known = tuple(cell for cell, hidden in zip(cells, mask, strict=True) if not hidden)
             row = self._by_mask[mask].get(known)
             if row is not None:
-                return Row(table=self.name, key=dict(zip(self.key, cells, strict=True)), columns=row)
+                key = dict(zip(self.key, cells, strict=True))
+                extra = {name: _text(cell) for name, cell in row.items() if cell is not None and name != VALUE} | key
+                return Row(table=self.name, key=key, columns=row, rule=f"table {self.name}[{_words(key)}]", extra=extra)
         return None
 
     def missing(self, asked: Mapping[str, str | None]) -> MappingError:
@@ -66,15 +78,17 @@ def normal(column: str, cell: Cell) -> str:
     """A key cell as it is compared: trimmed; percentages as plain numbers, so that 21, "21" and 21.0000 are one."""
     if cell is None:
         return ""
-    if isinstance(cell, bool):
-        return "true" if cell else "false"
-    text = cell.strip()
+    text = _text(cell).strip()
     if not column.endswith("_pct") or text == WILDCARD:
         return text
     try:
         return f"{Decimal(text).normalize():f}"
     except InvalidOperation:
         return text
+
+
+def _text(cell: str | bool) -> str:
+    return cell if isinstance(cell, str) else "true" if cell else "false"
 
 
 def duplicates(table: Table) -> list[tuple[int, int]]:

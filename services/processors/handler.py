@@ -102,8 +102,8 @@ class Handler:
 
     def _outgoing(self, route: Route, meta: EventMeta, decision: Decision, raw: bytes | None, version: int) -> list[Outgoing]:
         key = event_key(meta.connection, meta.entity, meta.source_id)
-        command = _command(route, decision, meta, raw, version)
-        headers = _headers(command.id, "bus.command", meta)
+        command = _command(key, route, decision, meta, raw=raw, version=version)
+        headers = _headers(command.id, "bus.command", key, meta)
         outgoing = [Outgoing(route.topic, 0, key, self._codec.encode(route.topic, command), headers)]
         if decision.error is not None:
             letter = _letter(decision.error, meta, raw, route.flow)
@@ -111,7 +111,7 @@ class Handler:
         return outgoing
 
     def _dead_letter(self, key: str, letter: DeadLetter, meta: EventMeta) -> Outgoing:
-        headers = _headers(f"{meta.event_id}:{letter.flow}", "bus.dead-letter", meta)
+        headers = _headers(f"{meta.event_id}:{letter.flow}", "bus.dead-letter", key, meta)
         return Outgoing(DEAD_LETTERS, None, key, self._codec.encode(DEAD_LETTERS, letter), headers)
 
     def unreadable(self, key: str, raw: bytes, error: Exception) -> Outgoing:
@@ -173,8 +173,7 @@ def _dead(error: RecordError) -> Decision:
     return Decision(action=Action.NONE, reason=f"dead:{error.cause}:{detail}", error=error)
 
 
-def _command(route: Route, decision: Decision, meta: EventMeta, raw: bytes | None, version: int) -> Command:
-    key = event_key(meta.connection, meta.entity, meta.source_id)
+def _command(key: str, route: Route, decision: Decision, meta: EventMeta, *, raw: bytes | None, version: int) -> Command:
     return Command(
         kind=CommandKind.WRITE,
         id=command_id(key, meta.seq, route.flow.name, version),
@@ -210,7 +209,7 @@ def _letter(error: RecordError, meta: EventMeta, raw: bytes | None, flow: Flow) 
     )
 
 
-def _headers(identity: str, kind: str, meta: EventMeta) -> Mapping[str, str]:
+def _headers(identity: str, kind: str, key: str, meta: EventMeta) -> Mapping[str, str]:
     """CloudEvents, binary mode; nothing personal."""
     return {
         "content-type": "application/avro",
@@ -218,7 +217,7 @@ def _headers(identity: str, kind: str, meta: EventMeta) -> Mapping[str, str]:
         "ce_id": identity,
         "ce_source": f"bus/{STAGE}",
         "ce_type": kind,
-        "ce_subject": event_key(meta.connection, meta.entity, meta.source_id),
+        "ce_subject": key,
         "ce_time": meta.observed_at.isoformat(),
         "ce_correlationid": meta.correlation_id or meta.event_id,
         "ce_causationid": meta.event_id,

@@ -7,10 +7,11 @@ import msgspec
 from bus.core.configuration import Configuration, Flow
 from bus.core.configuration.documents import SetRule
 from bus.core.errors import SettingsError
-from bus.core.expressions import Expression, ExpressionRefused, Nulls
+from bus.core.expressions import Expression, Nulls
 from bus.core.policy import encode_policy
 from bus.core.tables import LookupTable
 from bus.core.topics import outbound
+from bus.core.usage import ExpressionRefused
 
 
 class Setting(msgspec.Struct, frozen=True, kw_only=True):

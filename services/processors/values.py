@@ -184,15 +184,9 @@ def _from_row(setting: Setting, asked: Mapping[str, str | None], row: Row | None
         return Resolved(name=setting.name, line_id=line_id, kind=ValueKind.TEXT, value=setting.rule.default, rule=rule)
     cell = row.columns.get(VALUE)
     if cell is None:
-        return Resolved(name=setting.name, line_id=line_id, kind=ValueKind.NOTHING, rule=row.rule, extra=_extra(row))
+        return Resolved(name=setting.name, line_id=line_id, kind=ValueKind.NOTHING, rule=row.rule, extra=dict(row.extra))
     kind = ValueKind.FLAG if isinstance(cell, bool) else ValueKind.TEXT
-    return Resolved(name=setting.name, line_id=line_id, kind=kind, value=show(cell), rule=row.rule, extra=_extra(row))
-
-
-def _extra(row: Row) -> dict[str, str]:
-    """Key as asked for and further columns, for connectors that need them and for people."""
-    columns = {name: show(cell) for name, cell in row.columns.items() if cell is not None and name != VALUE}
-    return {**columns, **row.key}
+    return Resolved(name=setting.name, line_id=line_id, kind=kind, value=show(cell), rule=row.rule, extra=dict(row.extra))
 
 
 def _literal(setting: Setting, line_id: str | None) -> Resolved:

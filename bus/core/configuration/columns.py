@@ -5,6 +5,7 @@ charge_type, …). Per document: its plain fields and references (by code), `cod
 a few facts of the parties. A column that nothing answers is refused by `bus validate`, unless the rule's `by` computes it.
 """
 
+import functools
 from collections.abc import Mapping
 from typing import Literal, TypeAlias
 
@@ -45,6 +46,7 @@ PARTY_COLUMNS: Mapping[str, tuple[str, ...]] = {
 Place: TypeAlias = canon.Line | canon.AllowanceCharge
 
 
+@functools.cache
 def header_path(entity: str, name: str, column: str) -> tuple[str, ...] | None:
     """Path below `source` that answers a column for a value `name`; None when there is none."""
     fields = dict(scalar_fields(entity))

@@ -7,7 +7,8 @@ import msgspec
 from bus.core.configuration.fields import ITEM, UnknownField, is_filled, resolve
 from bus.core.configuration.problems import closest
 from bus.core.configuration.source import Path
-from bus.core.expressions import Comparison, Expression, ExpressionRefused
+from bus.core.expressions import Expression
+from bus.core.usage import Comparison, ExpressionRefused
 from bus.kit.manifest import Reads
 from bus.runtime.validation.systems import Checked, Ends
 

@@ -6,7 +6,8 @@ from decimal import Decimal
 import pytest
 
 from bus.core.errors import MappingError
-from bus.core.expressions import Expression, ExpressionRefused, SourceView, TableValue, values
+from bus.core.expressions import Expression, SourceView, TableValue, values
+from bus.core.usage import ExpressionRefused
 from schemas import canon
 
 
