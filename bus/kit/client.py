@@ -12,7 +12,7 @@ No error carries a URL's query, a body or a header: they may hold personal data 
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from decimal import Decimal
 from typing import Any, Literal, NamedTuple
 from urllib.parse import urlsplit
@@ -86,6 +86,7 @@ class VendorClient:
         clock: Clock,
         transport: httpx.AsyncBaseTransport | None = None,
         share: Literal["poll", "write"] = "poll",
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self.manifest = manifest
         self.connection = connection
@@ -99,6 +100,7 @@ class VendorClient:
         self._tokens = tokens
         self._clock = clock
         self._transport = transport
+        self._sleep = sleep
         self._client: httpx.AsyncClient | None = None
 
     async def call(
@@ -122,7 +124,11 @@ class VendorClient:
         if purpose == "write":
             return await self._authorized(method, url, sent, request, write=True)
         async for attempt in AsyncRetrying(
-            stop=stop_after_attempt(READ_TRIES_MAX), retry=retry_if_exception_type(TransientError), wait=_wait_s, reraise=True
+            stop=stop_after_attempt(READ_TRIES_MAX),
+            retry=retry_if_exception_type(TransientError),
+            wait=_wait_s,
+            sleep=self._sleep,
+            reraise=True,
         ):
             with attempt:
                 return await self._authorized(method, url, sent, request, write=False)
