@@ -1,7 +1,8 @@
 """Structs ↔ bytes on topics: Avro in the Confluent frame (one zero byte, four bytes of schema id, the record).
 
-Encoding is compiled from this release's schema; decoding goes by the schema the writer used, resolved to this release's, so
-that a newer writer's enum symbol reads as UNKNOWN and its new fields are left out.
+Encoding and decoding are compiled from this release's schema. Bytes of another release's writer go through fastavro, from the
+schema they were written with to this release's, so that a newer writer's enum symbol reads as UNKNOWN and its new fields are left
+out.
 """
 
 import struct
@@ -17,11 +18,13 @@ from bus.core import topics
 from bus.core.errors import MappingError, TransientError
 from bus.runtime.registry import RegistryClient, subjects
 from schemas import files
+from schemas.decoder import compile_decoder
 from schemas.encoder import Put, Refused, compile_encoder, model_of
 
 T = TypeVar("T", bound=msgspec.Struct)
 Build: TypeAlias = Callable[[Any], Any]
 
+_DAMAGED = (ValueError, TypeError, KeyError, IndexError, EOFError, OverflowError, fastavro.read.SchemaResolutionError)
 FRAME = struct.Struct(">bI")
 
 
@@ -41,6 +44,7 @@ class Codec:
         self._ids: dict[str, int] = {}
         self._puts: dict[str, tuple[bytes, Put]] = {}
         self._readers: dict[str, tuple[Schema, Build]] = {}
+        self._gets: dict[str, Callable[[bytes, int], Any]] = {}
         self._writers: dict[int, Schema] = {}
         self._own: dict[int, str] = {}
 
@@ -106,22 +110,31 @@ class Codec:
             raise MappingError(f"{topic}: not a framed record", hint="something else writes to this topic")
         schema_id = FRAME.unpack_from(data)[1]
         name = topics.schema_of(topic)
-        reader, build = self._reader(name)
-        if self._own.get(schema_id) == name:
-            writer, resolve = reader, None
-        elif schema_id in self._writers:
-            writer, resolve = self._writers[schema_id], reader
-        elif schema_id in self._own:
-            writer, resolve = self._reader(self._own[schema_id])[0], reader
-        else:
-            raise SchemaUnknown(schema_id)
         try:
-            return build(fastavro.schemaless_reader(BytesIO(data[FRAME.size :]), writer, resolve))
-        except (ValueError, TypeError, KeyError, IndexError, EOFError, fastavro.read.SchemaResolutionError) as error:
+            if self._own.get(schema_id) == name:
+                return self._decoder(name)(data, FRAME.size)
+            return self._resolve(name, schema_id, data)
+        except _DAMAGED as error:
             raise MappingError(
                 f"{topic}: the bytes do not read as schema id {schema_id} ({type(error).__name__})",
                 hint="a damaged record, or one of another topic",
             ) from error
+
+    def _resolve(self, name: str, schema_id: int, data: bytes) -> Any:
+        reader, build = self._reader(name)
+        if schema_id in self._writers:
+            writer = self._writers[schema_id]
+        elif schema_id in self._own:
+            writer = self._reader(self._own[schema_id])[0]
+        else:
+            raise SchemaUnknown(schema_id)
+        return build(fastavro.schemaless_reader(BytesIO(data[FRAME.size :]), writer, reader))
+
+    def _decoder(self, name: str) -> Callable[[bytes, int], Any]:
+        found = self._gets.get(name)
+        if found is None:
+            found = self._gets[name] = compile_decoder(files.load(name))
+        return found
 
     async def read(self, topic: str, data: bytes) -> Any:
         """`decode`, loading the writer's schema where needed. Raises TransientError while the registry is away."""

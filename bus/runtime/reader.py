@@ -4,6 +4,7 @@ No consumer group: who may read what is decided elsewhere (slots), and offsets a
 """
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, TypeVar
@@ -26,6 +27,11 @@ from bus.runtime.settings import BusSettings
 
 T = TypeVar("T")
 
+FETCH_WAIT_MS = 100
+"""How long the broker holds an answer while there is nothing new; the end of a partition is known only after it."""
+ASK_TRIES_MAX = 10
+ASK_AGAIN_S = 0.2
+"""A new topic has no leader for a moment, and a moving leader is away for one."""
 BEGINNING = OFFSET_BEGINNING
 END = OFFSET_END
 
@@ -44,8 +50,9 @@ class Record(NamedTuple):
 class LogReader:
     """Reads committed records of assigned partitions in order."""
 
-    def __init__(self, settings: BusSettings, name: str) -> None:
+    def __init__(self, settings: BusSettings, name: str, *, fetch_wait_ms: int = FETCH_WAIT_MS) -> None:
         self._settings = settings
+        self._fetch_wait_ms = fetch_wait_ms
         self._name = name
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"read-{name}")
         self._consumer: Consumer | None = None
@@ -125,7 +132,11 @@ class LogReader:
             except KafkaException as error:
                 raise kafka.translate(error, f"asking the end of {topic}") from error
 
-        return await self._run(ask) if partitions else {}
+        for _ in range(ASK_TRIES_MAX - 1):
+            with contextlib.suppress(Unavailable):
+                return await self._run(ask) if partitions else {}
+            await asyncio.sleep(ASK_AGAIN_S)
+        return await self._run(ask)
 
     async def read_to(self, topic: str, ends: Mapping[int, int], *, patience_s: float = 60.0) -> AsyncIterator[list[Record]]:
         """Yields batches until everything below `ends` is decided and returned, other topics' records included.
@@ -161,7 +172,7 @@ class LogReader:
 
     def _open(self) -> Consumer:
         if self._consumer is None:
-            self._consumer = Consumer(kafka.consumer_config(self._settings, self._name))
+            self._consumer = Consumer(kafka.consumer_config(self._settings, self._name, fetch_wait_max_ms=self._fetch_wait_ms))
         return self._consumer
 
     def _admin_client(self) -> AdminClient:
@@ -171,7 +182,7 @@ class LogReader:
 
     def _take(self, records_max: int, wait_s: float) -> list[Record]:
         try:
-            messages = [] if self._failure is not None else self._open().consume(records_max, wait_s)
+            messages = [] if self._failure is not None else self._next(records_max, wait_s)
         except KafkaException as error:
             raise kafka.translate(error, f"reading {self._name}") from error
         records: list[Record] = []
@@ -188,6 +199,12 @@ class LogReader:
             failure, self._failure = self._failure, None
             raise failure
         return records
+
+    def _next(self, records_max: int, wait_s: float) -> list[Message]:
+        """The first within `wait_s`, and whatever else is there: consume alone would wait for the list to fill."""
+        consumer = self._open()
+        first = consumer.poll(wait_s)
+        return [] if first is None else [first, *consumer.consume(records_max - 1, 0)]
 
     def _advance(self, message: Message, step: int) -> None:
         place = (message.topic() or "", message.partition() or 0)

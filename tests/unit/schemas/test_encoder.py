@@ -1,5 +1,6 @@
 """The compiled encoder writes what fastavro writes, byte for byte, and refuses what the schema cannot hold by name."""
 
+import contextlib
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from io import BytesIO
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from bus.runtime.codec import compile_builder
 from schemas import canon, files, history, system
+from schemas.decoder import Damaged, compile_decoder
 from schemas.encoder import Refused, compile_encoder, model_of
 
 NAMES = [name for name in files.names() if not name.startswith("pii/")]
@@ -90,6 +92,7 @@ def test_bytes_equal_fastavro_and_read_back(name: str, data: st.DataObject) -> N
     wanted = BytesIO()
     fastavro.schemaless_writer(wanted, parsed, plain(value))
     assert bytes(out) == wanted.getvalue()
+    assert compile_decoder(schema)(bytes(out), 0) == value
     assert compile_builder(schema)(fastavro.schemaless_reader(BytesIO(bytes(out)), parsed)) == value
 
 
@@ -98,6 +101,7 @@ def test_a_record_with_every_field_reads_back(name: str) -> None:
     schema = files.load(name)
     value, out = history.sample(schema), bytearray()
     compile_encoder(schema)(value, out)
+    assert compile_decoder(schema)(bytes(out), 0) == value
     assert compile_builder(schema)(fastavro.schemaless_reader(BytesIO(bytes(out)), fastavro.parse_schema(schema))) == value
 
 
@@ -160,6 +164,7 @@ def test_integers_of_every_size_equal_fastavro() -> None:
         compile_encoder(schema)(value, out)
         fastavro.schemaless_writer(wanted, fastavro.parse_schema(schema), plain(value))
         assert bytes(out) == wanted.getvalue()
+    assert compile_decoder(schema)(bytes(out), 0) == value
 
 
 def test_instants_keep_their_microseconds_in_any_zone() -> None:
@@ -178,3 +183,50 @@ def test_unions_other_than_null_first_are_no_schema_of_ours() -> None:
         compile_encoder(
             {"type": "record", "name": "Ref", "namespace": "bus.canon", "fields": [{"name": "id", "type": ["string", "null"]}]}
         )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_cut_or_lengthened_record_is_never_read(name: str) -> None:
+    schema = files.load(name)
+    out = bytearray()
+    compile_encoder(schema)(history.sample(schema), out)
+    decode = compile_decoder(schema)
+    for end in range(len(out)):
+        with pytest.raises((Damaged, IndexError, UnicodeDecodeError)):
+            decode(bytes(out[:end]), 0)
+    with pytest.raises(Damaged, match="behind the record"):
+        decode(bytes(out) + b"\0", 0)
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(data=st.binary(max_size=60))
+def test_noise_is_refused_by_known_errors_only(data: bytes) -> None:
+    decode = compile_decoder(files.load("system/state"))
+    with contextlib.suppress(ValueError, IndexError, OverflowError):
+        decode(data, 0)
+
+
+def test_lists_in_several_blocks_and_with_sizes_are_read() -> None:
+    schema = files.load("system/cursor")
+    schema = {**schema, "fields": [field for field in schema["fields"] if field["name"] in ("connection", "stream", "budgets")]}
+    blocks = b"\x02a\x02b" + b"\x02\x02x\x04" + b"\x01\x06\x02y\x06" + b"\x00"
+    found = compile_decoder(schema)(blocks, 0)
+    assert found == system.CursorRecord(connection="a", stream="b", budgets={"x": 2, "y": 3})
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"\xff" * 12, "64 bits"),
+        (b"\x03a", "length beyond"),
+        (b"\x02a\x01", "no branch"),
+    ],
+)
+def test_damage_is_named(data: bytes, says: str) -> None:
+    fields = [
+        {"name": "connection", "type": "string"},
+        {"name": "offset", "type": ["null", "long"], "default": None},
+    ]
+    schema = {"type": "record", "name": "StateRecord", "namespace": "bus.system", "fields": fields}
+    with pytest.raises(Damaged, match=says):
+        compile_decoder(schema)(data, 0)
