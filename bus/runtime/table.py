@@ -10,13 +10,13 @@ from bus.runtime.reader import BEGINNING, LogReader
 from bus.runtime.settings import BusSettings
 
 FETCH_WAIT_MS = 20
-"""A refresh waits this long for the proof that nothing follows. Eight tables cost a tenth of a core at 20, three at 5."""
+"""A refresh waits this long for the proof that nothing follows. Eight idle tables cost the broker 0.1 of a core at 20 ms, 0.3 at 5."""
 
 Change = tuple[bytes, bytes | None]
 
 
 class PartitionTable:
-    """Keeps bytes and leaves decoding to the reader of a value: a million records restore in about a second."""
+    """Keeps bytes and leaves decoding to the reader of a value: a million records restore in six seconds."""
 
     def __init__(self, settings: BusSettings, name: str = "table") -> None:
         self._reader = LogReader(settings, name, fetch_wait_ms=FETCH_WAIT_MS)
