@@ -1,6 +1,5 @@
 # One virtual environment from one hashed lock; every target makes what it needs.
-SHELL := /bin/bash
-.SHELLFLAGS := -eu -o pipefail -c
+.SHELLFLAGS := -euc
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 

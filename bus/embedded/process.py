@@ -15,6 +15,7 @@ from bus.embedded.problems import EmbeddedError
 STOP_S = 20.0
 LOG_TAIL_LINES = 15
 POLL_S = 0.05
+KEPT_VARIABLES = ("PATH", "HOME", "LANG", "TZ", "TMPDIR")
 
 
 class GuardedProcess:
@@ -29,28 +30,31 @@ class GuardedProcess:
         self._pipe: int | None = None
 
     def start(self, command: Sequence[str], *, environment: Mapping[str, str] | None = None, folder: Path | None = None) -> None:
-        """Starts the command under a guardian; its output goes to the log file."""
-        read_end, write_end = os.pipe()
-        kept = {key: value for key, value in os.environ.items() if key in ("PATH", "HOME", "LANG", "TZ")}
-        with self.log.open("ab") as log:
-            self._child = subprocess.Popen(
-                [sys.executable, guardian.__file__, str(read_end), str(self.pid_file), "--", *command],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=folder or self._home,
-                env={**kept, "MALLOC_ARENA_MAX": "2", **(environment or {})},
-                pass_fds=(read_end,),
-                start_new_session=True,
-            )
-        os.close(read_end)
-        self._pipe = write_end
+        """Starts the command under a guardian; its output goes to a new log file, the one before is kept beside it."""
+        if self.log.exists():
+            self.log.replace(self.log.with_suffix(".log.1"))
+        kept = {key: value for key, value in os.environ.items() if key in KEPT_VARIABLES}
+        read_end, self._pipe = os.pipe()
+        try:
+            with self.log.open("wb") as log:
+                self._child = subprocess.Popen(  # noqa: S603
+                    [sys.executable, guardian.__file__, str(read_end), str(self.pid_file), "--", *command],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    cwd=folder or self._home,
+                    env={**kept, "MALLOC_ARENA_MAX": "2", **(environment or {})},
+                    pass_fds=(read_end,),
+                    start_new_session=True,  # Ctrl-C reaches the bus only, which then stops its children in order
+                )
+        finally:
+            os.close(read_end)
 
     def wait_ready(self, is_ready: Callable[[], bool], timeout_s: float) -> None:
         """Returns when ready. Raises EmbeddedError with the log's last lines when it ended or took too long."""
         end = time.monotonic() + timeout_s
         while time.monotonic() < end:
-            if self._child is None or self._child.poll() is not None:
+            if not self.is_running():
                 raise EmbeddedError(f"{self.name} ended while starting. The last lines of {self.log}:\n{self.tail()}")
             if is_ready():
                 return
@@ -70,23 +74,22 @@ class GuardedProcess:
             return None
 
     def stop(self) -> None:
-        """SIGTERM, a bounded wait, SIGKILL."""
+        """SIGTERM through the guardian, a bounded wait, then whatever is left of both."""
         child, self._child = self._child, None
         if child is not None:
-            if child.poll() is None:
-                child.terminate()
+            child.terminate()
             try:
                 child.wait(STOP_S)
             except subprocess.TimeoutExpired:
-                if (pid := self.pid) is not None:
-                    os.kill(pid, signal.SIGKILL)
+                child.kill()
                 child.wait()
+            end_leftover(self.pid_file)
         if self._pipe is not None:
             os.close(self._pipe)
             self._pipe = None
 
     def rss_mb(self) -> int:
-        """Resident memory of the JVM in MiB."""
+        """Resident memory of the JVM in MiB; 0 where it cannot be told."""
         try:
             lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
         except OSError:
@@ -96,7 +99,7 @@ class GuardedProcess:
     def tail(self) -> str:
         """The last lines of the log."""
         try:
-            return "\n".join(self.log.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:])
+            return "\n".join(self.log.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:]) or "(empty)"
         except OSError:
             return "(no log)"
 
@@ -104,17 +107,17 @@ class GuardedProcess:
 def end_leftover(pid_file: Path) -> None:
     """Ends a JVM that an earlier, killed bus left behind: by id and start time, so that no stranger is ever hit."""
     try:
-        pid_text, started = (pid_file.read_text().split() + [""])[:2]
+        pid_text, started = [*pid_file.read_text().split(), ""][:2]
         pid = int(pid_text)
     except (OSError, ValueError):
         return
-    if started and guardian.start_time(pid) == started:
-        os.kill(pid, signal.SIGTERM)
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        if not started or guardian.start_time(pid) != started:
+            break
+        os.kill(pid, number)
         end = time.monotonic() + STOP_S
         while guardian.start_time(pid) == started and time.monotonic() < end:
             _pause(POLL_S)
-        if guardian.start_time(pid) == started:
-            os.kill(pid, signal.SIGKILL)
     pid_file.unlink(missing_ok=True)
 
 

@@ -57,6 +57,7 @@ async def test_metrics_are_served_as_text(health: tuple[HealthServer, httpx.Asyn
     assert 'bus_ready{service="test"} 1.0' in text
 
 
+@pytest.mark.loopback
 async def test_it_listens_on_a_free_port_and_refuses_a_taken_one() -> None:
     server = HealthServer(BusSettings(), "test")
     await server.start()
