@@ -22,6 +22,13 @@ class SimClock:
         else:
             self._offset += step
 
+    def set(self, moment: datetime) -> None:
+        """Jumps to a moment, and goes on from there unless frozen."""
+        if self._frozen is not None:
+            self._frozen = moment
+        else:
+            self._offset = moment - datetime.now(UTC)
+
     def freeze(self, moment: datetime | None = None) -> None:
         """Stands still, moved by `advance` only."""
         self._frozen = moment or self.now()

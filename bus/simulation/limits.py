@@ -19,6 +19,8 @@ class CallLimit:
     per_s: int = 60
     used: int = 0
     resets_at: datetime | None = None
+    path_part: str = ""
+    """Only calls whose path contains it; empty: all."""
 
     def remaining(self) -> int:
         """Calls left in the window."""
@@ -33,17 +35,18 @@ class CallLimits:
         self.limits = limits
         self.exceeded = 0
 
-    def take(self) -> CallLimit | None:
-        """Counts one call; the limit that refuses it, or None."""
+    def take(self, path: str = "") -> CallLimit | None:
+        """Counts one call; the limit that refuses it, or None. A refused call counts against nothing."""
         now = self._clock.now()
-        for limit in self.limits:
+        concerned = [limit for limit in self.limits if limit.path_part in path]
+        for limit in concerned:
             if limit.resets_at is None or now >= limit.resets_at:
                 limit.used, limit.resets_at = 0, _window_end(limit, now)
-        for limit in self.limits:
+        for limit in concerned:
             if limit.used >= limit.calls:
                 self.exceeded += 1
                 return limit
-        for limit in self.limits:
+        for limit in concerned:
             limit.used += 1
         return None
 

@@ -5,23 +5,30 @@ import contextlib
 import socket
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Any
+from dataclasses import replace
+from types import TracebackType
+from typing import Any, ClassVar, Self
 
 import httpx
 import uvicorn
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from bus.simulation.calls import CallLog
 from bus.simulation.clock import SimClock
 from bus.simulation.faults import Fault, FaultPlan, FaultTransport
-from bus.simulation.limits import CallLimits
+from bus.simulation.limits import CallLimit, CallLimits
 from bus.simulation.tokens import TokenDesk
+from bus.simulation.traffic import CONTROL, TOUCHED, Traffic
+from bus.simulation.wire import CuttableProtocol
 
-CONTROL = "/_sim/"
+RAISED_FACTOR = 10_000
+"""What call limits are multiplied by where they are not to be felt."""
+STOP_S = 2
+"""Seconds a stopping server waits for calls in flight."""
 
 
 class Simulator(ABC):
@@ -30,12 +37,21 @@ class Simulator(ABC):
     system: str
     tokens: TokenDesk
     limits: CallLimits
+    guarded: ClassVar[tuple[str, ...]] = ()
+    """Paths that start so ask for a valid bearer token and count against the limits before their route is met. A subclass that
+    has its own order of refusals leaves it empty or overrides `refuse`."""
 
-    def __init__(self, *, real_limits: bool = False) -> None:
-        self.clock = SimClock()
+    def __init__(self, *, real_limits: bool = False, clock: SimClock | None = None) -> None:
+        self.clock = clock or SimClock()
         self.faults = FaultPlan()
         self.calls = CallLog()
+        self.limits = CallLimits(self.clock, [])
         self.real_limits = real_limits
+
+    def declare(self, *limits: CallLimit) -> CallLimits:
+        """The vendor's call limits, raised by RAISED_FACTOR unless `real_limits`."""
+        factor = 1 if self.real_limits else RAISED_FACTOR
+        return CallLimits(self.clock, [replace(limit, calls=limit.calls * factor) for limit in limits])
 
     # --- what a subclass gives -----------------------------------------------------------------------------------------------
 
@@ -63,21 +79,53 @@ class Simulator(ABC):
         """Whether a call writes; by its method unless the vendor has queries by POST."""
         return request.method not in ("GET", "HEAD")
 
+    def refuse(self, request: Request) -> Response | None:
+        """What stands before every guarded route: the token, then the limits. None lets the call through."""
+        if not self.guarded or not request.url.path.startswith(self.guarded):
+            return None
+        if not self.tokens.is_valid(bearer(request)):
+            return self.unauthorised(request)
+        limit = self.limits.take(request.url.path)
+        return None if limit is None else self.throttled(request, limit)
+
+    def unauthorised(self, request: Request) -> Response:
+        """The vendor's answer to a missing, unknown or expired token."""
+        return Response(status_code=401)
+
+    def throttled(self, request: Request, limit: CallLimit) -> Response:
+        """The vendor's answer to a call above a limit."""
+        return Response(status_code=429)
+
     def not_found(self, request: Request) -> Response:
         """The vendor's answer to an unknown route."""
         return JSONResponse({"error": "not found"}, status_code=404)
 
+    def not_allowed(self, request: Request) -> Response:
+        """The vendor's answer to a method its route does not know."""
+        return self.not_found(request)
+
+    @staticmethod
+    def touch(request: Request, entity: str, object_id: str) -> None:
+        """A route says which object a call is about; the call log shows it as `entity:id`."""
+        setattr(request.state, TOUCHED, f"{entity}:{object_id}")
+
     # --- the application -----------------------------------------------------------------------------------------------------
 
-    def app(self) -> ASGIApp:
-        """Vendor routes and control API, with faults and call log around the former."""
+    def app(self) -> Starlette:
+        """Vendor routes and control API, with faults, guard and call log around the former."""
         routes: list[BaseRoute] = [*self._control(), *self.routes()]
 
         async def unknown(request: Request, _error: Exception) -> Response:
             return self.not_found(request)
 
-        inner = Starlette(routes=routes, exception_handlers={404: unknown, 405: unknown})
-        return _Around(self, inner)
+        async def not_allowed(request: Request, _error: Exception) -> Response:
+            return self.not_allowed(request)
+
+        return Starlette(
+            routes=routes,
+            middleware=[Middleware(Traffic, simulator=self)],
+            exception_handlers={404: unknown, 405: not_allowed},
+        )
 
     def counts(self) -> dict[str, Any]:
         """Versions served and writes that succeeded."""
@@ -88,7 +136,10 @@ class Simulator(ABC):
             return JSONResponse(self.info(str(request.base_url).rstrip("/")))
 
         async def calls(request: Request) -> Response:
-            return JSONResponse(self.calls.since(int(request.query_params.get("since", "0"))))
+            since = request.query_params.get("since", "0")
+            if not since.isdigit():
+                return JSONResponse({"error": f"since: {since!r} is no number"}, status_code=422)
+            return JSONResponse(self.calls.since(int(since)))
 
         async def counts(_request: Request) -> Response:
             return JSONResponse(self.counts())
@@ -139,110 +190,17 @@ class Simulator(ABC):
             self.tokens.expire_access()
 
 
-class _Around:
-    """ASGI middleware: faults that need the connection, and the call log."""
-
-    def __init__(self, simulator: Simulator, inner: ASGIApp) -> None:
-        self._simulator = simulator
-        self._inner = inner
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"].startswith(CONTROL):
-            await self._inner(scope, receive, send)
-            return
-        body = await _body(receive)
-        fault = self._simulator.faults.next(scope["method"], scope["path"])
-        answer = _Recorder()
-        if fault is not None and fault.action in ("reset", "timeout"):
-            self._log(scope, body, 0)
-            await self._vanish(fault, send)
-            return
-        if fault is not None and fault.action in ("status", "html", "body"):
-            await self._respond(scope, body, fault, receive, send)
-            return
-        if fault is not None and fault.action == "delay":
-            await asyncio.sleep(fault.seconds)
-        exceeded = self._simulator.limits.exceeded
-        await self._inner(scope, _replay(body), answer)
-        self._log(scope, body, answer.status, exceeded=self._simulator.limits.exceeded > exceeded)
-        if fault is not None and fault.action == "lost_reply":
-            await self._vanish(fault, send)
-            return
-        cut = fault is not None and fault.action == "half_body"
-        await answer.play(send, half=cut)
-
-    async def _respond(self, scope: Scope, body: bytes, fault: Fault, receive: Receive, send: Send) -> None:
-        html = fault.action == "html"
-        status = 200 if html else fault.status
-        content = "<html><body>Maintenance</body></html>" if html else fault.body
-        headers = {"content-type": "text/html"} if html else fault.headers
-        self._log(scope, body, status)
-        await Response(content, status, headers)(scope, receive, send)
-
-    async def _vanish(self, fault: Fault, send: Send) -> None:
-        """Cuts the connection: an answer announced and not given is torn down by the server."""
-        if fault.action == "timeout":
-            await asyncio.sleep(fault.seconds)
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"1000000")]})
-        raise ConnectionAbortedError(fault.action)
-
-    def _log(self, scope: Scope, body: bytes, status: int, *, exceeded: bool = False) -> None:
-        simulator = self._simulator
-        request = Request(scope)
-        simulator.calls.add(
-            method=scope["method"],
-            path=scope["path"],
-            query=scope["query_string"].decode(),
-            status=status,
-            write=simulator.is_write(request),
-            at=simulator.clock.now().isoformat(),
-            body=body,
-            exceeded=exceeded,
-        )
-
-
-class _Recorder:
-    """Keeps an answer until it is decided whether it may leave."""
-
-    def __init__(self) -> None:
-        self.status = 0
-        self._messages: list[Any] = []
-
-    async def __call__(self, message: Any) -> None:
-        if message["type"] == "http.response.start":
-            self.status = message["status"]
-        self._messages.append(message)
-
-    async def play(self, send: Send, *, half: bool) -> None:
-        """Sends the answer, or the first half of its body under a length that fits."""
-        content = b"".join(message.get("body", b"") for message in self._messages)
-        if half:
-            content = content[: len(content) // 2]
-        for message in self._messages:
-            if message["type"] == "http.response.start":
-                headers = [(name, value) for name, value in message["headers"] if name.lower() != b"content-length"]
-                await send({**message, "headers": [*headers, (b"content-length", str(len(content)).encode())]})
-        await send({"type": "http.response.body", "body": content})
-
-
-async def _body(receive: Receive) -> bytes:
-    chunks = []
-    while True:
-        message = await receive()
-        chunks.append(message.get("body", b""))
-        if not message.get("more_body"):
-            return b"".join(chunks)
-
-
-def _replay(body: bytes) -> Receive:
-    async def receive() -> Any:
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    return receive
+def bearer(request: Request) -> str:
+    """The bearer token of a call, empty where there is none."""
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    return token if scheme.lower() == "bearer" else ""
 
 
 class InProcess:
-    """A simulator behind httpx without a socket, for contract tests."""
+    """A simulator behind httpx without a socket, for contract tests.
+
+    Faults of the simulator's own plan act as over a socket; `broken` plans those that never reach it.
+    """
 
     base_url = "http://simulator.test"
 
@@ -261,7 +219,7 @@ class _Server(uvicorn.Server):
 
 
 class Served:
-    """A simulator on a port."""
+    """A simulator on a port; port 0 takes a free one. `run` until `stop`, or `async with`."""
 
     def __init__(self, simulator: Simulator, host: str = "127.0.0.1", port: int = 0) -> None:
         self.simulator = simulator
@@ -270,9 +228,17 @@ class Served:
         self._socket.bind((host, port))
         self.base_url = f"http://{host}:{self._socket.getsockname()[1]}"
         config = uvicorn.Config(
-            simulator.app(), lifespan="off", log_level="critical", access_log=False, ws="none", timeout_keep_alive=60
+            simulator.app(),
+            http=CuttableProtocol,
+            lifespan="off",
+            log_level="critical",
+            access_log=False,
+            ws="none",
+            timeout_keep_alive=60,
+            timeout_graceful_shutdown=STOP_S,
         )
         self._server = _Server(config)
+        self._task: asyncio.Task[None] | None = None
 
     @property
     def info(self) -> dict[str, Any]:
@@ -286,3 +252,20 @@ class Served:
     def stop(self) -> None:
         """Ends `run`."""
         self._server.should_exit = True
+
+    async def __aenter__(self) -> Self:
+        """Serves beside the caller; the port takes connections from the start."""
+        self._socket.listen()
+        self._task = asyncio.create_task(self.run(), name=f"simulator-{self.simulator.system}")
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Stops and waits for the end."""
+        self.stop()
+        if self._task is not None:
+            await self._task
+
+
+async def serve(simulator: Simulator, host: str = "127.0.0.1", port: int = 0) -> None:
+    """Serves a simulator on uvicorn until cancelled."""
+    await Served(simulator, host, port).run()

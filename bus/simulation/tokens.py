@@ -41,12 +41,23 @@ class Issued:
 @dataclass
 class _Family:
     current: Issued
+    rotated_at: datetime
+    access: dict[str, datetime] = field(default_factory=dict)
+    """Access tokens and when they end: an earlier one is taken to its own end."""
     used: set[str] = field(default_factory=set)
     revoked: bool = False
 
+    def renew(self, issued: Issued, now: datetime) -> None:
+        self.current = issued
+        self.access = {token: end for token, end in self.access.items() if end > now}
+        self.access[issued.access_token] = issued.expires_at
+
 
 class TokenDesk:
-    """Issues, rotates and revokes. One family per consent; using a rotated token again revokes its family."""
+    """Issues, rotates and revokes. One family per consent; using a rotated token again revokes its family.
+
+    `rotate_after_s`: a refresh gives a new refresh token only when the present one is at least so old.
+    """
 
     def __init__(
         self,
@@ -56,6 +67,7 @@ class TokenDesk:
         refresh_lifetime_s: int,
         rotates: bool,
         not_before_s: int = 0,
+        rotate_after_s: int = 0,
         prefix: str = "sim",
     ) -> None:
         self._clock = clock
@@ -63,6 +75,7 @@ class TokenDesk:
         self._refresh_lifetime = timedelta(seconds=refresh_lifetime_s)
         self._rotates = rotates
         self._not_before = timedelta(seconds=not_before_s)
+        self._rotate_after = timedelta(seconds=rotate_after_s)
         self._prefix = prefix
         self._families: list[_Family] = []
         self._codes: set[str] = set()
@@ -73,8 +86,7 @@ class TokenDesk:
         issued = self._issue(None)
         issued.issued_at -= max(self._not_before, self._lifetime)
         issued.expires_at = self._clock.now()
-        self._families.append(_Family(issued))
-        return issued
+        return self._join(issued)
 
     def code(self) -> str:
         """An authorisation code, good once."""
@@ -87,9 +99,7 @@ class TokenDesk:
         if code not in self._codes:
             return None
         self._codes.discard(code)
-        issued = self._issue(None)
-        self._families.append(_Family(issued))
-        return issued
+        return self._join(self._issue(None))
 
     def refresh(self, refresh_token: str) -> Issued:
         """A new pair. Raises RefreshRefused."""
@@ -106,11 +116,8 @@ class TokenDesk:
                 raise RefreshRefused(Refusal.EXPIRED, family.current.refresh_expires_at)
             if now < family.current.issued_at + self._not_before:
                 raise RefreshRefused(Refusal.TOO_EARLY)
-            if self._rotates:
-                family.used.add(refresh_token)
-            family.current = self._issue(None if self._rotates else refresh_token)
             self.refreshes += 1
-            return family.current
+            return self._renew(family, now)
         raise RefreshRefused(Refusal.UNKNOWN)
 
     def revoke_all(self) -> None:
@@ -121,14 +128,29 @@ class TokenDesk:
     def expire_access(self) -> None:
         """All access tokens are over now."""
         for family in self._families:
+            family.access.clear()
             family.current.expires_at = self._clock.now()
 
     def is_valid(self, access_token: str) -> bool:
         """Whether an access token is taken."""
         now = self._clock.now()
-        return any(
-            f.current.access_token == access_token and not f.revoked and now < f.current.expires_at for f in self._families
-        )
+        return any(not f.revoked and access_token in f.access and now < f.access[access_token] for f in self._families)
+
+    def _join(self, issued: Issued) -> Issued:
+        family = _Family(issued, self._clock.now())
+        family.access[issued.access_token] = issued.expires_at
+        self._families.append(family)
+        return issued
+
+    def _renew(self, family: _Family, now: datetime) -> Issued:
+        kept = family.current.refresh_token
+        if self._rotates and now - family.rotated_at >= self._rotate_after:
+            family.used.add(kept)
+            family.rotated_at = now
+            family.renew(self._issue(None), now)
+        else:
+            family.renew(self._issue(kept), now)
+        return family.current
 
     def _issue(self, refresh_token: str | None) -> Issued:
         now = self._clock.now()
