@@ -16,7 +16,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from bus.core import topics
 from bus.core.errors import FatalError, TransientError
 from bus.runtime import kafka, metrics
-from bus.runtime.kafka import CommitUnclear, Fenced
+from bus.runtime.kafka import Fenced
 from bus.runtime.settings import BusSettings
 
 OnSlot: TypeAlias = Callable[[int], Awaitable[None]]
@@ -80,17 +80,17 @@ class SlotOwnership:
         metrics.put("bus_slots_owned", len(self.owned), service=self.service)
 
     async def _take_over(self, slot: int) -> None:
-        """Repeats `on_gained` while Kafka or the registry is away; a bug in it ends the process."""
+        """Repeats `on_gained` while Kafka or the registry is away; a bug in it ends the process.
+
+        Fenced is repeated too: an older owner may have opened late. If the slot has really gone, its loss ends this.
+        """
         while True:
             try:
                 await self._on_gained(slot)
-            except Fenced:
-                log.warning("slot was taken over by another process while being taken over", extra={"slot": slot})
-                return
-            except (TransientError, CommitUnclear) as error:
+            except (TransientError, Fenced) as error:
                 log.warning("takeover waits", extra={"slot": slot, "reason": str(error)})
                 await self._on_lost(slot)
-                await asyncio.sleep(error.retry_after_s or RETRY_S)
+                await asyncio.sleep(getattr(error, "retry_after_s", None) or RETRY_S)
             except Exception as error:
                 self._fail(error)
                 return

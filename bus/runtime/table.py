@@ -10,7 +10,7 @@ from bus.runtime.reader import BEGINNING, LogReader
 from bus.runtime.settings import BusSettings
 
 FETCH_WAIT_MS = 20
-"""A refresh waits this long for the proof that nothing follows. Eight idle tables cost the broker 0.1 of a core at 20 ms, 0.3 at 5."""
+"""A refresh waits this long for the proof that nothing follows. Eight idle tables cost the broker 0.1 core at 20 ms, 0.3 at 5."""
 
 Change = tuple[bytes, bytes | None]
 

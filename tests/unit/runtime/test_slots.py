@@ -68,13 +68,13 @@ async def test_a_takeover_waits_out_an_outage(monkeypatch: pytest.MonkeyPatch) -
     assert work.calls == [("gained", 1), ("lost", 1), ("gained", 1), ("lost", 1), ("gained", 1)]
 
 
-async def test_fenced_while_taking_over_gives_up_quietly(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_fenced_by_a_late_older_owner_is_tried_again_while_the_slot_is_owned(monkeypatch: pytest.MonkeyPatch) -> None:
     work = Work()
-    work.fails = [Fenced("newer owner")]
+    work.fails = [Fenced("late older owner")]
     ownership = await joined(work, monkeypatch)
     await ownership._gain_all([1])
     await settled(ownership)
-    assert work.calls == [("gained", 1)]
+    assert work.calls == [("gained", 1), ("lost", 1), ("gained", 1)]
     assert ownership._failed is not None
     assert not ownership._failed.done()
 
