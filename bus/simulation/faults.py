@@ -15,12 +15,13 @@ HTML = "<html><body>Maintenance</body></html>"
 
 @dataclass
 class Fault:
-    """One planned fault: `delay` waits before the handler runs, `hold` after it, before the answer leaves. `nth` counts matching calls from 1; without it the next `times` calls are hit.
+    """One planned fault. `nth` counts matching calls from 1; without it the next `times` calls are hit.
 
     - `status`, `body`: `status`, `headers` and `body` instead of the vendor's answer; `html`: a page of HTML in a 200
     - `reset`: the connection is cut and the call never handled; `lost_reply`: it is cut after the call was handled
     - `timeout`: no answer until the client gives up, or for `seconds`; never handled
-    - `half_body`: the first half of the answer's body; `delay`: the answer after `seconds`
+    - `half_body`: the first half of the answer's body
+    - `delay`: `seconds` pass before the call is handled; `hold`: they pass after it was handled, before the answer leaves
     - `refused`: the connection is not taken at all; only a FaultTransport can
     """
 
@@ -101,11 +102,13 @@ class FaultTransport(httpx.AsyncBaseTransport):
             raise _error(fault.action, request)
         if fault.action in ("status", "body", "html"):
             answer = fault.answer()
-            return httpx.Response(answer.status_code, headers=answer.headers.raw, content=answer.body, request=request)
+            return httpx.Response(answer.status_code, headers=answer.headers.raw, content=bytes(answer.body), request=request)
         if fault.action == "delay":
             await asyncio.sleep(fault.seconds)
         response = await self._forward(request)
-        if fault.action == "delay":
+        if fault.action == "hold":
+            await asyncio.sleep(fault.seconds)
+        if fault.action in ("delay", "hold"):
             return response
         content = await response.aread()
         if fault.action == "lost_reply":

@@ -4,7 +4,7 @@ import pytest
 
 from bus.simulation.clock import SimClock
 from bus.simulation.limits import CallLimit, CallLimits
-from bus.simulation.tokens import Refusal, RefreshRefused, TokenDesk
+from bus.simulation.tokens import RefreshRefused, Refusal, TokenDesk
 
 
 def build() -> tuple[TokenDesk, SimClock]:
@@ -63,3 +63,42 @@ def test_a_limit_refuses_and_counts_until_its_window_ends() -> None:
     assert limits.exceeded == 1
     clock.advance(60)
     assert limits.take() is None
+
+
+def test_an_access_token_is_taken_to_its_own_end() -> None:
+    desk, clock = build()
+    first = desk.refresh(desk.grant().refresh_token)
+    clock.advance(570)
+    second = desk.refresh(first.refresh_token)
+    assert desk.is_valid(first.access_token)
+    clock.advance(30)
+    assert not desk.is_valid(first.access_token)
+    assert desk.is_valid(second.access_token)
+    desk.expire_access()
+    assert not desk.is_valid(second.access_token)
+
+
+def test_some_vendors_keep_a_refresh_token_for_a_day() -> None:
+    clock = SimClock()
+    clock.freeze()
+    desk = TokenDesk(clock, lifetime_s=3600, refresh_lifetime_s=8_640_000, rotates=True, rotate_after_s=86_400)
+    first = desk.grant()
+    assert desk.refresh(first.refresh_token).refresh_token == first.refresh_token
+    clock.advance(86_400)
+    assert desk.refresh(first.refresh_token).refresh_token != first.refresh_token
+    assert refused(desk, first.refresh_token) is Refusal.REUSED
+
+
+def test_a_limit_may_concern_one_endpoint_only() -> None:
+    clock = SimClock()
+    clock.freeze()
+    limits = CallLimits(clock, [CallLimit("batch", 1, "sliding", path_part="/batch"), CallLimit("all", 3, "utc_day")])
+    assert limits.take("/v3/batch") is None
+    refusing = limits.take("/v3/batch")
+    assert refusing is not None
+    assert refusing.name == "batch"
+    assert limits.take("/v3/query") is None
+    assert limits.take("/v3/query") is None
+    refusing = limits.take("/v3/query")
+    assert refusing is not None
+    assert refusing.name == "all"
