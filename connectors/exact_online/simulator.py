@@ -71,8 +71,9 @@ class ExactOnlineSimulator(Simulator):
             prefix="stampNL001",
         )
         self.budget = gates.ErrorBudget(self.clock, enabled=real_limits if error_block is None else error_block)
-        self.division = Division(division, self.clock, ZoneInfo(zone), line_delay_s=line_delay_s, search_lag_s=search_lag_s)
+        self.division = Division(division, self.clock, ZoneInfo(zone))
         reference.fill(self.division)
+        self.division.line_delay_s, self.division.search_lag_s = line_delay_s, search_lag_s
         self.served = books.Served(self.division, self.calls)
         self._client = (client_id, client_secret)
         self._mandatory_filter = mandatory_filter

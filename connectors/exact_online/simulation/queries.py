@@ -113,7 +113,7 @@ def _check_filter(view: View, query: Query, mandatory: bool) -> None:
             raise bad_request(FILTER_UNSUPPORTED)
         return
     accepted = view.base.filter_fields or frozenset(view.fields)
-    if mandatory and view.base.filter_needed and not named & accepted:
+    if mandatory and view.family == "plain" and view.base.filter_needed and not named & accepted:
         raise bad_request(FILTER_MISSING + ",".join(sorted(accepted)))
 
 

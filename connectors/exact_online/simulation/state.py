@@ -5,7 +5,7 @@ from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import datetime, timedelta, tzinfo
 from typing import Any, Protocol
 
 from connectors.exact_online.simulation.sets import DELETED_SET, SETS, EntitySet
@@ -28,13 +28,13 @@ class Watch(Protocol):
 
 @dataclass
 class Row:
-    """One entity. `visible_at` holds back all reads of a row, `listed_at` only lists."""
+    """One entity. `visible_at` holds back all reads of a row, `listed_at` only lists; None holds back nothing."""
 
     id: str
     values: dict[str, Any]
     timestamp: int
-    visible_at: datetime
-    listed_at: datetime
+    visible_at: datetime | None
+    listed_at: datetime | None
     picture: bytes | None = None
 
 
@@ -84,11 +84,11 @@ class Table:
 class Division:
     """One company's administration."""
 
-    def __init__(self, number: int, watch: Watch, zone: tzinfo, *, line_delay_s: float, search_lag_s: float) -> None:
+    def __init__(self, number: int, watch: Watch, zone: tzinfo) -> None:
         self.number = number
         self.zone = zone
-        self.line_delay_s = line_delay_s
-        self.search_lag_s = search_lag_s
+        self.line_delay_s = 0.0
+        self.search_lag_s = 0.0
         self.user = API_USER
         self._watch = watch
         self._timestamp = FIRST_TIMESTAMP
@@ -142,13 +142,11 @@ class Division:
 
     def insert(self, path: str, values: dict[str, Any], *, delay_s: float = 0) -> Row:
         """Adds a row with a new key and Timestamp."""
-        moment, now = self.local(), self.now()
+        moment = self.local()
         key = self.guid()
         stamps = {"Created": moment, "Modified": moment, "Creator": self.user, "Modifier": self.user, "Division": self.number}
-        visible_at = now + timedelta(seconds=delay_s)
-        listed_at = max(visible_at, now + timedelta(seconds=self.search_lag_s))
         own = {**stamps, **values, self.tables[path].entity_set.key: key}
-        row = Row(key, own, self._stamp(), visible_at, listed_at)
+        row = Row(key, own, self._stamp(), self._in(delay_s), self._in(max(delay_s, self.search_lag_s)))
         self.tables[path].put(row)
         return row
 
@@ -170,18 +168,17 @@ class Division:
 
     def is_visible(self, row: Row, *, in_list: bool) -> bool:
         """Whether a read sees a row yet."""
-        return self.now() >= (row.listed_at if in_list else row.visible_at)
+        moment = row.listed_at if in_list else row.visible_at
+        return moment is None or self.now() >= moment
 
     def utc_offset_s(self) -> int:
         """Seconds the wall clock is ahead of UTC."""
         offset = self.now().astimezone(self.zone).utcoffset()
         return int(offset.total_seconds()) if offset else 0
 
+    def _in(self, seconds: float) -> datetime | None:
+        return self.now() + timedelta(seconds=seconds) if seconds else None
+
     def _stamp(self) -> int:
         self._timestamp += TIMESTAMP_STEP
         return self._timestamp
-
-
-def utc(moment: datetime, zone: tzinfo) -> datetime:
-    """The instant a naive wall clock time stands for."""
-    return moment.replace(tzinfo=zone).astimezone(UTC)
