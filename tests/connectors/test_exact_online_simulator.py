@@ -6,6 +6,7 @@ import json
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -1047,3 +1048,69 @@ def use_published_client(client: ExactApi) -> None:
         client.relations.get(relation_code="5060")
     assert client.vatcodes.get_percentage(vat_code="2") == 0.21
     assert len(client.contacts.all()) == 35
+
+
+# --- samples -------------------------------------------------------------------------------------------------------------------
+
+SAMPLES = Path(__file__).parents[2] / "connectors" / "exact_online" / "samples"
+LISTS = {
+    "contact": "bulk/CRM/Contacts",
+    "address": "bulk/CRM/Addresses",
+    "account": "bulk/CRM/Accounts",
+    "item": "bulk/Logistics/Items",
+    "sales_item_price": "bulk/Logistics/SalesItemPrices",
+    "sales_order": "bulk/SalesOrder/SalesOrders",
+    "sales_order_lines": "bulk/SalesOrder/SalesOrderLines",
+    "feed_sales_order_headers": "sync/SalesOrder/SalesOrderHeaders",
+    "feed_accounts": "sync/CRM/Accounts",
+    "feed_deleted": "sync/Deleted",
+    "vat_code": "vat/VATCodes",
+    "payment_condition": "cashflow/PaymentConditions",
+    "item_group": "logistics/ItemGroups",
+    "division": "system/Divisions",
+    "me": "/api/v1/current/Me",
+}
+
+
+def first_row(body: Any) -> dict[str, Any]:
+    inner = body["d"]
+    rows = inner.get("results", [inner]) if isinstance(inner, dict) else inner
+    return rows[0]
+
+
+@pytest.mark.parametrize("name", sorted(LISTS))
+async def test_answers_have_the_shape_of_the_samples(api: Api, name: str) -> None:
+    """Every property of a sample is answered, in the same JSON type, width and number form, for the properties it fills."""
+    api.sim.seed(30, 1)
+    api.sim.edit("crm/Accounts", "new", {"Name": "Gone"})
+    api.sim.edit("customer", "1000036", {"_delete": True})
+    sample = first_row(json.loads((SAMPLES / f"{name}.json").read_text()))
+    properties = [known for known in sample if known != "__metadata"]
+    answers = await api.rows(f"{LISTS[name]}?$select={','.join(properties)}")
+    assert {*properties, "__metadata"} == set(answers[-1])
+    assert answers[-1]["__metadata"]["type"] == sample["__metadata"]["type"]
+    for known in properties:
+        filled = [row[known] for row in answers if row[known] is not None]
+        if sample[known] is None or not filled:
+            continue
+        assert shape(sample[known]) in [shape(value) for value in filled], known
+
+
+def shape(value: Any) -> Any:
+    """What must agree of a value: its JSON type; for text its width where blanks fill it, and whether it is a date."""
+    if isinstance(value, bool):
+        return "flag"
+    if isinstance(value, int | float | Decimal):
+        return "number"
+    if isinstance(value, dict):
+        return sorted(value)
+    text = str(value)
+    if text.startswith("/Date("):
+        return "date"
+    return len(text) if text != text.strip() else "text"
+
+
+def test_every_sample_names_its_source() -> None:
+    listed = (SAMPLES / "SOURCES.md").read_text()
+    for path in SAMPLES.glob("*.json"):
+        assert f"`{path.name}`" in listed, path.name
