@@ -948,6 +948,12 @@ async def test_edit_is_a_users_change_and_no_call(api: Api) -> None:
     api.sim.edit("sales_order", order["id"], {"InvoiceStatus": 21})
     after = next(row for row in api.sim.books()["documents"] if row["id"] == order["id"])
     assert (after["delivery"], after["invoicing"], after["status"]) == ("COMPLETE", "COMPLETE", "COMPLETE")
+    other = next(row for row in api.sim.books()["documents"] if row["delivery"] == "OPEN")
+    api.sim.edit("sales_order", other["id"], {"Status": 45})
+    assert (await api.one(f"salesorder/SalesOrders(guid'{other['id']}')?$select=Status"))["Status"] == 45
+    partial = next(row for row in api.sim.books()["documents"] if row["status"] == "PARTIAL")
+    with pytest.raises(ValueError, match="Status moves to 45 only"):
+        api.sim.edit("sales_order", partial["id"], {"Status": 21})
     api.sim.edit("product", "new", {"Code": "NEW-1", "Description": "New", "NetWeight": 0.1})
     api.sim.edit("product", "NEW-1", {"_delete": True})
     with pytest.raises(ValueError, match="Gegeven bestaat reeds"):
