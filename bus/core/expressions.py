@@ -111,7 +111,7 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         return value
 
     def _member(self, obj: Mapping[str, Any], name: str) -> Any:
-        """A value by key, or by the part of a key after its system (`quickbooks:Colour` answers to `Colour`)."""
+        """A value by key, or by the part of a key after its system (`some_shop:Colour` answers to `Colour`)."""
         if name in obj:
             return plain(obj[name])
         if obj and isinstance(next(iter(obj.values())), canon.CustomValue):

@@ -56,7 +56,7 @@ class Artifact(NamedTuple):
 
     @property
     def path(self) -> str:
-        """Path in a Maven repository: https://maven.apache.org/repositories/layout.html"""
+        """Path in a Maven repository (Maven 2 layout)."""
         return f"{self.group.replace('.', '/')}/{self.artifact}/{self.version}/{self.file_name}"
 
 

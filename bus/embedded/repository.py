@@ -12,7 +12,7 @@ from jgo.constants import MAVEN_CENTRAL_URL
 
 BASE_VARIABLE = "BUS_MAVEN_BASE"
 MIRRORED = ("*", "central", "external:*")
-"""Values of `mirrorOf` that cover the central repository: https://maven.apache.org/guides/mini/guide-mirror-settings.html"""
+"""Values of `mirrorOf` that cover the central repository (Maven's guide to mirror settings)."""
 
 
 def repository_base() -> str:

@@ -28,7 +28,7 @@ class Repository(ThreadingHTTPServer):
 
     @property
     def base(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}/maven"
+        return f"http://127.0.0.1:{self.server_address[1]}/m2"
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -36,7 +36,7 @@ class _Handler(BaseHTTPRequestHandler):
         server: Repository = self.server
         wanted = self.headers.get("range")
         server.asked.append((self.path, wanted))
-        content = server.files.get(self.path.removeprefix("/maven/"))
+        content = server.files.get(self.path.removeprefix("/m2/"))
         if content is None:
             self.send_error(404)
             return
@@ -166,7 +166,7 @@ def test_the_repository_is_named_by_variable_then_maven_settings_then_the_resolv
     assert repository.repository_base() == repository.MAVEN_CENTRAL_URL.rstrip("/") + "/"
     settings = tmp_path / ".m2" / "settings.xml"
     settings.parent.mkdir()
-    space = 'xmlns="http://maven.apache.org/SETTINGS/1.2.0"'
+    space = 'xmlns="urn:settings"'
     mirror = "<mirror><id>m</id><mirrorOf>{}</mirrorOf><url>http://mirror.example/all</url></mirror>"
     for covered, expected in [("other", "resolver"), ("*,!central", "resolver"), ("central", "mirror"), ("*, !other", "mirror")]:
         settings.write_text(f"<settings {space}><mirrors>{mirror.format(covered)}</mirrors></settings>")
