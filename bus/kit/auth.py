@@ -2,8 +2,13 @@
 
 Only the grants service refreshes (law 12). Everybody else asks a `TokenSource` and, when a token is no longer taken, waits for a
 newer one.
+
+The request and its answer are written out here: general OAuth libraries bring their own HTTP session, clock and token store, and
+what differs between vendors (credentials in the body, a lifetime given as text, empty answers, "too early") is what they leave
+open. https://www.rfc-editor.org/rfc/rfc6749#section-5
 """
 
+import asyncio
 import base64
 from collections.abc import Mapping
 from datetime import datetime, timedelta
@@ -15,11 +20,17 @@ import msgspec
 from pydantic import SecretStr
 
 from bus.core.clock import Clock
-from bus.core.errors import AccessRevoked, ApiChanged, NetworkFailure, RateLimited, TransientError, Unavailable
+from bus.core.errors import AccessRevoked, ApiChanged, BusError, NetworkFailure, RateLimited, TransientError, Unavailable
+from bus.kit.classify import retry_after_s
+from bus.kit.failures import TRANSLATED, translate
 from bus.kit.manifest import Auth
+from bus.kit.transport import USER_AGENT, pooled_transport
 
 TOO_EARLY_S = 10.0
 TIMEOUT_S = 30.0
+EMPTY_WAIT_S = 1.0
+AWAY = ("server_error", "temporarily_unavailable")
+"""`error` members that say nothing about the grant."""
 
 
 class Token(NamedTuple):
@@ -112,61 +123,82 @@ class OAuth2:
         return await self._ask({"grant_type": "refresh_token", "refresh_token": refresh_token.get_secret_value()})
 
     async def _ask(self, form: dict[str, str]) -> TokenSet:
-        headers = {"Accept": "application/json"}
+        headers = {"Accept": "application/json", "User-Agent": USER_AGENT}
         identity, secret = self._client_id.get_secret_value(), self._client_secret.get_secret_value()
         if self._auth.client_auth == "basic":
             headers["Authorization"] = "Basic " + base64.b64encode(f"{identity}:{secret}".encode()).decode()
+            sent = form
         else:
-            form |= {"client_id": identity, "client_secret": secret}
-        try:
-            async with httpx.AsyncClient(transport=self._transport, timeout=TIMEOUT_S) as client:
-                answer = await client.post(self._token_url, data=form, headers=headers)
-        except httpx.TransportError as error:
-            sent = not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
-            raise NetworkFailure(f"token endpoint: {type(error).__name__}", sent=sent) from None
-        return self._judge(answer)
+            sent = {**form, "client_id": identity, "client_secret": secret}
+        asked_at = self._clock.now()
+        answer = await self._post(sent, headers)
+        if answer.status_code != httpx.codes.OK:
+            raise self._refusal(answer)
+        if not answer.content and self._auth.retry_after_empty_answer:
+            raise NetworkFailure("token endpoint: an empty answer", retry_after_s=EMPTY_WAIT_S)
+        kept = None if self._auth.refresh_token_rotates else form.get("refresh_token")
+        return self._parsed(answer, asked_at, kept)
 
-    def _judge(self, answer: httpx.Response) -> TokenSet:
-        if answer.status_code == httpx.codes.OK:
-            if not answer.content and self._auth.retry_after_empty_answer:
-                raise NetworkFailure("token endpoint: an empty answer", retry_after_s=1)
-            return self._parsed(answer)
-        raise _refusal(answer)
-
-    def _parsed(self, answer: httpx.Response) -> TokenSet:
+    async def _post(self, form: dict[str, str], headers: dict[str, str]) -> httpx.Response:
+        transport = self._transport or pooled_transport(1)
+        client = httpx.AsyncClient(transport=transport, timeout=TIMEOUT_S, follow_redirects=False)
         try:
-            body: Mapping[str, Any] = msgspec.json.decode(answer.content)
-            lifetime_s = int(body.get("expires_in", self._auth.access_token_lifetime_s))
-            access, refresh = str(body["access_token"]), str(body["refresh_token"])
+            async with asyncio.timeout(TIMEOUT_S):
+                return await client.post(self._token_url, data=form, headers=headers)
+        except TRANSLATED as error:
+            raise translate(error, "token endpoint", write=True) from None
+        finally:
+            if self._transport is None:
+                await client.aclose()
+
+    def _parsed(self, answer: httpx.Response, asked_at: datetime, kept: str | None) -> TokenSet:
+        """The token set of a 200. A vendor that does not rotate may leave the refresh token out: the old one is `kept`."""
+        try:
+            body = msgspec.json.decode(answer.content)
+            lifetime_s = int(body.get("expires_in") or self._auth.access_token_lifetime_s)
+            access, refresh = body["access_token"], body.get("refresh_token", kept)
             refresh_s = int(body.get("x_refresh_token_expires_in") or self._auth.refresh_token_lifetime_s)
+            if not (isinstance(access, str) and access and isinstance(refresh, str) and refresh):
+                raise TypeError("token")
         except (msgspec.DecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
             raise ApiChanged(f"token endpoint: 200 without a token set ({type(error).__name__})") from None
         now = self._clock.now()
         return TokenSet(
             access_token=SecretStr(access),
             refresh_token=SecretStr(refresh),
-            expires_at=now + timedelta(seconds=lifetime_s),
+            expires_at=asked_at + timedelta(seconds=lifetime_s),
             issued_at=now,
-            refresh_expires_at=now + timedelta(seconds=refresh_s),
+            refresh_expires_at=asked_at + timedelta(seconds=refresh_s),
         )
 
+    def _refusal(self, answer: httpx.Response) -> BusError:
+        """The class of a refused token request. Bodies are quoted by their error word only: they may echo the token.
 
-def _refusal(answer: httpx.Response) -> Exception:
-    """The class of a refused token request. Bodies are quoted by their error word only: they may echo the token."""
-    word = _error_word(answer)
-    if answer.headers.get("reason", "").startswith("TooEarly") or answer.status_code == httpx.codes.TOO_MANY_REQUESTS:
-        return RateLimited("token endpoint: too early", retry_after_s=TOO_EARLY_S)
-    if answer.status_code >= httpx.codes.INTERNAL_SERVER_ERROR:
-        return Unavailable(f"token endpoint: {answer.status_code}")
-    if answer.status_code in (httpx.codes.BAD_REQUEST, httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
-        return AccessRevoked(f"token endpoint refuses the grant: {answer.status_code} {word}")
-    return TransientError(f"token endpoint: {answer.status_code} {word}")
+        A grant is over only by the vendor's own word in the form of RFC 6749: a page of a proxy in between ends no consent.
+        """
+        body, status = _body(answer), answer.status_code
+        word = body.get("error")
+        word = word if isinstance(word, str) and word.isidentifier() else ""
+        if _is_too_early(answer, body):
+            wait_s = retry_after_s(answer.headers, self._clock)
+            return RateLimited(f"token endpoint: too early: {status}", retry_after_s=TOO_EARLY_S if wait_s is None else wait_s)
+        if status >= httpx.codes.INTERNAL_SERVER_ERROR or word in AWAY:
+            return Unavailable(f"token endpoint: {status} {word}".rstrip())
+        if word and status in (httpx.codes.BAD_REQUEST, httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
+            return AccessRevoked(f"token endpoint refuses the grant: {status} {word}")
+        return TransientError(f"token endpoint: {status} {word}".rstrip())
 
 
-def _error_word(answer: httpx.Response) -> str:
+def _is_too_early(answer: httpx.Response, body: Mapping[str, Any]) -> bool:
+    """A refresh before its time, or one of too many: the grant is as good as before."""
+    if answer.status_code == httpx.codes.TOO_MANY_REQUESTS or answer.headers.get("reason", "").startswith("TooEarly"):
+        return True
+    return "rate limit" in str(body.get("error_description", "")).lower()
+
+
+def _body(answer: httpx.Response) -> Mapping[str, Any]:
     try:
         body = msgspec.json.decode(answer.content)
-    except msgspec.DecodeError:
-        return ""
-    word = body.get("error") if isinstance(body, dict) else None
-    return word if isinstance(word, str) and word.isidentifier() else ""
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return {}
+    return body if isinstance(body, dict) else {}

@@ -1,13 +1,12 @@
 """One table from a vendor's status to what the bus does next. Manifests state only the rows that differ."""
 
+import re
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 
 from bus.core import errors
 from bus.core.clock import Clock
 from bus.core.errors import BusError, ManifestError
-
-DEFAULT_WAIT_S = 60.0
 
 READ_TABLE: dict[int, str] = {
     400: "ApiChanged",
@@ -17,7 +16,7 @@ READ_TABLE: dict[int, str] = {
     405: "ApiChanged",
     406: "ApiChanged",
     408: "Unavailable",
-    409: "Unavailable",
+    409: "ApiChanged",
     410: "CursorInvalid",
     413: "ApiChanged",
     422: "ApiChanged",
@@ -29,7 +28,7 @@ WRITE_TABLE: dict[int, str] = {
     400: "WriteRejected",
     404: "WriteRejected",
     405: "WriteRejected",
-    409: "WriteConflict",
+    409: "WriteRejected",
     410: "WriteRejected",
     412: "WriteConflict",
     413: "WriteRejected",
@@ -45,11 +44,15 @@ def error_class(name: str) -> type[BusError]:
     return found
 
 
-def class_of(status: int, *, write: bool, rows: Mapping[str, str]) -> type[BusError] | None:
-    """The error class of a status; None for success. 3xx and unknown 4xx are no promise any vendor made."""
+def class_of(status: int, *, write: bool, rows: Mapping[str, str], code: str = "") -> type[BusError] | None:
+    """The error class of a status and the vendor's own code; None for success.
+
+    A manifest's row `status/code` wins over its row `status`, that over the table. 3xx and unknown 4xx are no promise any vendor
+    made.
+    """
     if 200 <= status < 300:
         return None
-    if named := rows.get(str(status)):
+    if named := rows.get(f"{status}/{code}") or rows.get(str(status)):
         return error_class(named)
     table = WRITE_TABLE if write else READ_TABLE
     if status in table:
@@ -64,7 +67,7 @@ def retry_after_s(headers: Mapping[str, str], clock: Clock) -> float | None:
     text = headers.get("retry-after")
     if text is None:
         return None
-    if text.isdigit():
+    if re.fullmatch(r"\d{1,9}", text):
         return float(text)
     try:
         return max(0.0, (parsedate_to_datetime(text) - clock.now()).total_seconds())
@@ -73,9 +76,9 @@ def retry_after_s(headers: Mapping[str, str], clock: Clock) -> float | None:
 
 
 def build(kind: type[BusError], message: str, wait_s: float | None) -> BusError:
-    """An error of a class, with its wait where the class has one."""
-    if issubclass(kind, errors.RateLimited):
-        return kind(message, retry_after_s=wait_s if wait_s is not None else DEFAULT_WAIT_S)
+    """An error of a class, with the vendor's own wait where the class has one."""
+    if issubclass(kind, errors.MissingDependency):
+        return kind(message, missing=())
     if issubclass(kind, errors.TransientError):
         return kind(message, retry_after_s=wait_s)
     return kind(message)

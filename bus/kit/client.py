@@ -8,34 +8,46 @@
 6. 401: once, with a newer token
 7. retry: reads only; a write is repeated by whoever holds its intent
 
-No error carries a URL's query, a body or a header: they may hold personal data or secrets.
+A write ends within `call_timeout_s` of its start, waits included: half of it for steps 1 and 2, the rest for the vendor. A write
+that never left says so (`NetworkFailure.sent`, `RateLimited`).
+
+Redaction is by construction: no error carries a URL's query, a body or a header, because they may hold personal data or secrets,
+and nothing is logged here.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from decimal import Decimal
-from typing import Any, Literal, NamedTuple
+from functools import cache
+from typing import Any, Literal, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 import httpx
 import msgspec
-from httpx_aiohttp import AiohttpTransport
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
 
 from bus.core.clock import Clock
 from bus.core.errors import ApiChanged, BusError, NetworkFailure, RateLimited, TokenExpired, TransientError
 from bus.kit.auth import Token, TokenSource
-from bus.kit.budget import LONG_WAIT_S, Budgets
-from bus.kit.classify import DEFAULT_WAIT_S, build, class_of, retry_after_s
+from bus.kit.budget import LONG_WAIT_S, Budgets, ErrorBudget
+from bus.kit.classify import build, class_of, retry_after_s
+from bus.kit.failures import TRANSLATED, translate, unreadable
 from bus.kit.manifest import Manifest
+from bus.kit.transport import USER_AGENT, pooled_transport
 
 READ_TRIES_MAX = 4
-CONNECTIONS_MAX = 8
 CONNECT_TIMEOUT_S = 10.0
 
 _ENCODER = msgspec.json.Encoder(decimal_format="number")
 _DECODER = msgspec.json.Decoder(float_hook=Decimal)
+_WHOLE = msgspec.json.Decoder(msgspec.Raw)
+_BOM = b"\xef\xbb\xbf"
+_PERSONAL = re.compile(r"[^/]*(?:@|%40)[^/]*")
 
+T = TypeVar("T")
+Purpose = Literal["read", "write"]
 Classifier = Callable[["Answer"], BusError | None]
 
 
@@ -49,12 +61,47 @@ class Answer(NamedTuple):
     write: bool
 
     def json(self) -> Any:
-        """The decoded body; every number with a fraction is a Decimal. Raises ApiChanged when it is not JSON."""
+        """The decoded body; every number with a fraction or exponent is a Decimal.
+
+        Raises ApiChanged when it is not whole JSON (Unavailable for a write, which may have happened).
+        """
         try:
-            return _DECODER.decode(self.body)
+            return _DECODER.decode(self.body.removeprefix(_BOM))
         except (msgspec.DecodeError, UnicodeDecodeError):
-            kind = "HTML" if self.body.lstrip()[:1] == b"<" else "not whole JSON"
-            raise ApiChanged(f"{self.path}: answer {self.status} is {kind} ({len(self.body)} bytes)") from None
+            raise self.unreadable() from None
+
+    def decode(self, kind: type[T]) -> T:
+        """The body as a typed value, several times faster than `json`; Decimal members take numbers exactly. Raises as `json`."""
+        try:
+            found: T = _decoder(kind).decode(self.body.removeprefix(_BOM))
+        except msgspec.ValidationError as error:
+            _, _, where = str(error).rpartition(" - at ")  # the rest of the message may quote a value
+            raise unreadable(f"{self.path}: answer {self.status} differs at {where or '`$`'}", write=self.write) from None
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            raise self.unreadable() from None
+        return found
+
+    def unreadable(self) -> BusError:
+        """What an answer is that cannot be read as JSON."""
+        kind = "HTML or XML" if self.body.lstrip()[:1] == b"<" else "not whole JSON"
+        return unreadable(f"{self.path}: answer {self.status} is {kind} ({len(self.body)} bytes)", write=self.write)
+
+
+class _Ask(NamedTuple):
+    """One call as asked for."""
+
+    method: str
+    url: str
+    path: str
+    headers: dict[str, str]
+    body: dict[str, Any]
+    write: bool
+    decode: bool
+    authorize: bool
+    ends_boot_ms: float
+
+
+_decoder: Callable[[Any], msgspec.json.Decoder[Any]] = cache(msgspec.json.Decoder)
 
 
 def json_bytes(value: Any) -> bytes:
@@ -64,7 +111,7 @@ def json_bytes(value: Any) -> bytes:
 
 def _without_floats(value: Any) -> Any:
     if isinstance(value, float):
-        raise TypeError(f"a float ({value!r}) in a request body: money and quantities are Decimal")
+        raise TypeError("a float in a request body: money and quantities are Decimal")
     if isinstance(value, Mapping):
         return {key: _without_floats(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -97,7 +144,11 @@ class VendorClient:
         """Calls made, for results and benchmarks."""
         self.classifier: Classifier | None = None
         """A connector's own reading of an answer: an error, or None for success. Without it the default table decides."""
+        percent = manifest.polling_share_pct if share == "poll" else 100 - manifest.polling_share_pct
+        self._errors = ErrorBudget(manifest.error_limit, share_pct=percent, clock=clock)
+        self._room = asyncio.Semaphore(manifest.concurrent_calls_max)
         self._tokens = tokens
+        self._refused_version = -1
         self._clock = clock
         self._transport = transport
         self._sleep = sleep
@@ -112,27 +163,57 @@ class VendorClient:
         json: Any = None,
         content: bytes | None = None,
         headers: Mapping[str, str] | None = None,
-        purpose: Literal["read", "write"] = "read",
+        purpose: Purpose = "read",
+        decode: bool = True,
+        authorize: bool = True,
         files: Any = None,
     ) -> Answer:
-        """One call and its answer. Raises errors of `bus.core.errors` only."""
-        url = path_or_url if path_or_url.startswith(("http://", "https://")) else f"{self.base_url}/{path_or_url.lstrip('/')}"
+        """One call and its answer. Raises errors of `bus.core.errors` only.
+
+        `decode=False` for bodies that are no JSON (pictures). `authorize=False` for signed URLs of other hosts, which never get
+        the token; without it a URL must be of the connection's own host.
+        """
         sent = dict(headers or {})
         if json is not None:
             content, sent["Content-Type"] = json_bytes(json), "application/json"
-        request = {"params": params, "content": content, "files": files}
-        if purpose == "write":
-            return await self._authorized(method, url, sent, request, write=True)
-        async for attempt in AsyncRetrying(
+        url = self._url(path_or_url, authorize=authorize)
+        ask = _Ask(
+            method=method,
+            url=url,
+            path=_PERSONAL.sub("…", urlsplit(url).path),
+            headers=sent,
+            body={"params": params, "content": content, "files": files},
+            write=purpose == "write",
+            decode=decode,
+            authorize=authorize,
+            ends_boot_ms=self._clock.boot_ms() + self.manifest.call_timeout_s * 1000,
+        )
+        if ask.write:
+            return await self._authorized(ask)
+        async for attempt in AsyncRetrying(  # 7
             stop=stop_after_attempt(READ_TRIES_MAX),
-            retry=retry_if_exception_type(TransientError),
+            retry=retry_if_exception(_is_worth_waiting),
             wait=_wait_s,
             sleep=self._sleep,
             reraise=True,
         ):
             with attempt:
-                return await self._authorized(method, url, sent, request, write=False)
+                return await self._authorized(ask)
         raise AssertionError("tenacity either returns or raises")
+
+    def classify(self, answer: Answer) -> BusError | None:
+        """The connector's own word first, then the table."""
+        if self.classifier is not None:
+            return self.classifier(answer)
+        return self.by_status(answer)
+
+    def by_status(self, answer: Answer, detail: str = "", code: str = "") -> BusError | None:
+        """The table's word; `detail` is the vendor's own message, free of personal data, `code` its own error code."""
+        kind = class_of(answer.status, write=answer.write, rows=self.manifest.errors, code=code)
+        if kind is None:
+            return None
+        message = f"{self.manifest.name} answered {answer.status} for {answer.path}" + (f": {detail}" if detail else "")
+        return build(kind, message, retry_after_s(answer.headers, self._clock))
 
     async def aclose(self) -> None:
         """Closes pooled connections."""
@@ -142,100 +223,151 @@ class VendorClient:
 
     # --- one attempt ---------------------------------------------------------------------------------------------------------
 
-    async def _authorized(
-        self, method: str, url: str, headers: dict[str, str], request: dict[str, Any], *, write: bool
-    ) -> Answer:
-        token = await self._tokens.current()  # 1
+    async def _authorized(self, ask: _Ask) -> Answer:
         try:
-            return await self._once(method, url, headers, request, token, write=write)
+            return await self._once(ask)
         except TokenExpired:
-            token = await self._tokens.newer_than(token.version)  # 6
-            return await self._once(method, url, headers, request, token, write=write)
+            if not ask.authorize:
+                raise
+        return await self._once(ask)  # 6
 
-    async def _once(
-        self, method: str, url: str, headers: dict[str, str], request: dict[str, Any], token: Token, *, write: bool
-    ) -> Answer:
-        path = urlsplit(url).path
-        await self.budgets.take(path)  # 2
-        self.calls += 1
-        sent = {"Accept": "application/json", **headers, "Authorization": f"Bearer {token.access_token.get_secret_value()}"}
-        answer = await self._send(method, url, sent, request, path, write=write)  # 3, 4
-        self.budgets.correct(answer.headers, path)
-        error = self.classify(answer)  # 5
+    async def _once(self, ask: _Ask) -> Answer:
+        async with self._room:
+            async with self._unsent(ask):
+                token = await self._token() if ask.authorize else None  # 1
+                await self._errors.enter(ask.path)
+            status: int | None = None
+            try:
+                async with self._unsent(ask):
+                    await self.budgets.take(ask.path, wait_max_s=self._patience_s(ask))  # 2
+                answer = await self._exchange(ask, token)  # 3, 4
+                status = answer.status
+            finally:
+                self._errors.leave(ask.path, status)
+        error = self._judge(answer, ask)  # 5
+        if error is None:
+            return answer
         if isinstance(error, RateLimited):
-            self.budgets.refused(path, error.retry_after_s or DEFAULT_WAIT_S)
-        if error is not None:
-            raise error
-        return answer
+            error.retry_after_s = self.budgets.refused(ask.path, error.retry_after_s)
+        if isinstance(error, TokenExpired) and token is not None:
+            self._refused_version = max(self._refused_version, token.version)
+        raise error
 
-    def classify(self, answer: Answer) -> BusError | None:
-        """The connector's own word first, then the table."""
-        if self.classifier is not None:
-            return self.classifier(answer)
-        return self.by_status(answer)
+    async def _token(self) -> Token:
+        """The newest token, and never one that is known to be over: a vendor counts each 401."""
+        token = await self._tokens.current()
+        if token.version <= self._refused_version or token.expires_at <= self._clock.now():
+            token = await self._tokens.newer_than(token.version)
+        return token
 
-    def by_status(self, answer: Answer, detail: str = "") -> BusError | None:
-        """The default table's word; `detail` is the vendor's own message, free of personal data."""
-        kind = class_of(answer.status, write=answer.write, rows=self.manifest.errors)
-        if kind is None:
-            return None
-        message = f"{self.manifest.name} answered {answer.status} for {answer.path}" + (f": {detail}" if detail else "")
-        return build(kind, message, retry_after_s(answer.headers, self._clock))
-
-    async def _send(
-        self, method: str, url: str, headers: dict[str, str], request: dict[str, Any], path: str, *, write: bool
-    ) -> Answer:
+    @asynccontextmanager
+    async def _unsent(self, ask: _Ask) -> AsyncIterator[None]:
+        """What comes before a call leaves: bounded for a write, whose failures here say that nothing was sent."""
+        if not ask.write:
+            yield
+            return
         try:
-            async with self._http().stream(method, url, headers=headers, **request) as response:
-                body = await self._body(response, path)
-        except httpx.TransportError as error:
-            raise network_failure(error, path) from None
-        except httpx.HTTPError as error:
-            raise ApiChanged(f"{path}: {type(error).__name__}") from None
-        return Answer(response.status_code, response.headers, body, path, write)
+            async with asyncio.timeout(self._patience_s(ask)):
+                yield
+        except RateLimited:
+            raise
+        except TransientError as error:
+            raise NetworkFailure(str(error), retry_after_s=error.retry_after_s, sent=False) from None
+        except TimeoutError:
+            raise NetworkFailure(f"{ask.path}: not sent: no token or room in time", retry_after_s=1, sent=False) from None
 
-    async def _body(self, response: httpx.Response, path: str) -> bytes:
+    def _left_s(self, ask: _Ask) -> float:
+        """Seconds of a write's time."""
+        return (ask.ends_boot_ms - self._clock.boot_ms()) / 1000
+
+    def _patience_s(self, ask: _Ask) -> float:
+        """Seconds a call may wait before it leaves."""
+        return max(0.0, self._left_s(ask) - self.manifest.call_timeout_s / 2) if ask.write else LONG_WAIT_S
+
+    async def _exchange(self, ask: _Ask, token: Token | None) -> Answer:
+        """Steps 3 and 4 of a call whose budget is taken."""
+        headers: Mapping[str, str] = {}
+        try:
+            if ask.write and self._left_s(ask) < self.manifest.call_timeout_s / 2:
+                raise NetworkFailure(f"{ask.path}: not sent: its time is over", retry_after_s=1, sent=False)
+            answer = await self._send(ask, token)
+            headers = answer.headers
+            return answer
+        finally:
+            self.budgets.correct(headers, ask.path)
+
+    async def _send(self, ask: _Ask, token: Token | None) -> Answer:
+        sent = {"Accept": "application/json", **ask.headers}
+        if token is not None:
+            sent["Authorization"] = f"Bearer {token.access_token.get_secret_value()}"
+        timeout_s = self._left_s(ask) if ask.write else self.manifest.call_timeout_s
+        self.calls += 1
+        try:
+            async with (
+                asyncio.timeout(timeout_s),
+                self._http().stream(ask.method, ask.url, headers=sent, **ask.body) as response,
+            ):
+                body = await self._body(response, ask)
+        except TRANSLATED as error:
+            raise translate(error, ask.path, write=ask.write) from None
+        return Answer(response.status_code, response.headers, body, ask.path, ask.write)
+
+    async def _body(self, response: httpx.Response, ask: _Ask) -> bytes:
         chunks = bytearray()
         async for chunk in response.aiter_bytes():
             chunks += chunk
             if len(chunks) > self.manifest.body_bytes_max:
-                raise ApiChanged(f"{path}: the answer is above {self.manifest.body_bytes_max} bytes")
-        announced = response.headers.get("content-length")
-        if announced and announced.isdigit() and "content-encoding" not in response.headers and len(chunks) < int(announced):
-            raise NetworkFailure(f"{path}: half an answer ({len(chunks)} of {announced} bytes)")
+                raise unreadable(f"{ask.path}: the answer is above {self.manifest.body_bytes_max} bytes", write=ask.write)
+        announced = response.headers.get("content-length", "")
+        if announced.isdigit() and "content-encoding" not in response.headers and len(chunks) < int(announced):
+            raise NetworkFailure(f"{ask.path}: half an answer ({len(chunks)} of {announced} bytes)")
         return bytes(chunks)
+
+    def _judge(self, answer: Answer, ask: _Ask) -> BusError | None:
+        """The error an answer stands for. A success that is not whole JSON is none."""
+        if ask.decode and answer.body and 200 <= answer.status < 300:
+            try:
+                _WHOLE.decode(answer.body.removeprefix(_BOM))
+            except msgspec.DecodeError:
+                return answer.unreadable()
+        return self.classify(answer)
+
+    def _url(self, path_or_url: str, *, authorize: bool) -> str:
+        """The URL of a call. Raises ApiChanged for another host: a link in an answer must not lead the token away."""
+        if not path_or_url.startswith(("http://", "https://")):
+            return f"{self.base_url}/{path_or_url.lstrip('/')}"
+        if authorize and urlsplit(path_or_url)[:2] != urlsplit(self.base_url)[:2]:
+            raise ApiChanged(f"{self.manifest.name} points to another host than the connection's own")
+        return path_or_url
 
     def _http(self) -> httpx.AsyncClient:
         if self._client is None:
-            timeout = httpx.Timeout(self.manifest.call_timeout_s, connect=CONNECT_TIMEOUT_S)
-            limits = httpx.Limits(max_connections=CONNECTIONS_MAX, max_keepalive_connections=CONNECTIONS_MAX)
-            transport = self._transport or AiohttpTransport(limits=limits)
-            self._client = httpx.AsyncClient(transport=transport, timeout=timeout, follow_redirects=False)
+            self._client = httpx.AsyncClient(
+                transport=self._transport or pooled_transport(self.manifest.concurrent_calls_max),
+                timeout=httpx.Timeout(self.manifest.call_timeout_s, connect=CONNECT_TIMEOUT_S),
+                headers={"User-Agent": USER_AGENT},
+                follow_redirects=False,
+            )
         return self._client
 
 
-NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol, httpx.ProxyError)
-
-
-def network_failure(error: httpx.TransportError, path: str) -> NetworkFailure:
-    """No whole answer; `sent` is false only where the request cannot have left."""
-    return NetworkFailure(f"{path}: {type(error).__name__}", sent=not isinstance(error, NOT_SENT))
+def _is_worth_waiting(error: BaseException) -> bool:
+    """Long waits go back to the caller."""
+    return isinstance(error, TransientError) and (error.retry_after_s or 0) <= LONG_WAIT_S
 
 
 def _wait_s(state: RetryCallState) -> float:
-    """The vendor's own wait, else a short exponential one; long waits go back to the caller."""
+    """The vendor's own wait, else a short exponential one."""
     error = state.outcome.exception() if state.outcome is not None else None
-    wait_s = getattr(error, "retry_after_s", None)
-    if wait_s is not None and wait_s > LONG_WAIT_S and error is not None:
-        raise error
-    return float(wait_s) if wait_s is not None else min(8.0, 0.25 * 2**state.attempt_number)
+    wait_s = error.retry_after_s if isinstance(error, TransientError) else None
+    return wait_s if wait_s is not None else min(8.0, 0.25 * 2**state.attempt_number)
 
 
-async def gather_limited(limit: int, *work: Any) -> list[Any]:
+async def gather_limited(limit: int, *work: Awaitable[T]) -> list[T]:
     """Runs awaitables side by side, at most `limit` at a time."""
     room = asyncio.Semaphore(limit)
 
-    async def one(item: Any) -> Any:
+    async def one(item: Awaitable[T]) -> T:
         async with room:
             return await item
 

@@ -1,17 +1,33 @@
 """The manifest: what is true of a vendor, as data. It states facts and never computes."""
 
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from bus.core.errors import ManifestError
+from bus.core import errors
+from bus.core.errors import BusError, ManifestError
 
 Idempotency: TypeAlias = Literal["KEY", "CLIENT_ID", "SEARCH", "NONE", "REPEATABLE"]
 Capability: TypeAlias = Literal[
     "incremental", "full", "deletes", "write", "idempotency_key", "batch_write", "attachments", "webhooks"
 ]
+
+
+def _error_rows(rows: dict[str, str]) -> dict[str, str]:
+    """Rows of an error table: status or status/code → name of a class of `bus.core.errors`."""
+    for key, name in rows.items():
+        if not re.fullmatch(r"[1-5]\d\d(/.+)?", key):
+            raise ValueError(f"{key!r} is no row: write a status or status/code, such as 400 or 400/5010")
+        kind = getattr(errors, name, None)
+        if not (isinstance(kind, type) and issubclass(kind, BusError)):
+            raise ValueError(f"{key} = {name!r}: no error class of bus.core.errors")  # noqa: TRY004 - pydantic reports ValueError
+    return rows
+
+
+ErrorRows: TypeAlias = Annotated[dict[str, str], AfterValidator(_error_rows)]
 
 
 class Facts(BaseModel):
@@ -145,13 +161,15 @@ class Manifest(Facts):
     limits: tuple[Limit, ...]
     error_limit: ErrorLimit | None = None
     call_timeout_s: float
+    concurrent_calls_max: int = 8
+    """Calls in flight of one process. Polling and writing are two: where a vendor limits the number, state half of it."""
     body_bytes_max: int = 32 * 1024 * 1024
     polling_share_pct: int = 60
     """Part of each budget for polling; the rest is for writing."""
     streams: tuple[Stream, ...]
     reads: dict[str, Reads]
     writes: dict[str, Writes] = {}
-    errors: dict[str, str] = {}
+    errors: ErrorRows = {}
     """Rows that differ from the default table of `bus.kit.classify`: status or status/code → error class."""
     cannot: dict[str, str] = {}
     """What the system cannot do, for people: shown by `bus connectors show`, refused by `bus validate`."""

@@ -23,7 +23,8 @@ from bus.core.errors import (
 )
 from bus.kit.auth import Token
 from bus.kit.budget import Budgets
-from bus.kit.client import NOT_SENT, VendorClient, json_bytes, network_failure
+from bus.kit.client import VendorClient, json_bytes
+from bus.kit.failures import NOT_SENT, network_failure
 from bus.kit.manifest import Limit, Manifest
 from tests.fakes import MANIFEST
 
