@@ -1,0 +1,1 @@
+"""Exact Online ↔ canonical. Pure: no I/O, no clock."""
