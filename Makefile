@@ -43,9 +43,8 @@ format-check: $(INSTALLED)
 	$(BIN)/ruff format --check .
 
 .PHONY: lint
-lint: $(INSTALLED) ## ruff, and dependencies against imports
+lint: $(INSTALLED) ## ruff
 	$(BIN)/ruff check .
-	$(BIN)/deptry --no-ansi .
 
 .PHONY: types
 types: $(INSTALLED) ## mypy, strict, on all that is shipped
