@@ -51,7 +51,7 @@ def customer_of(whole: shapes.WholeAccount) -> canon.Customer:
         contacts=[_contact(contact, account.MainContact) for contact in whole.Contacts],
         subject=f"customer:{account.ID}",
         pii=_pii(whole, is_company),
-        note=canon.NotePii(text=account.Remarks) if clean(account.Remarks) else None,
+        note=canon.NotePii(text=remarks) if (remarks := clean(account.Remarks)) else None,
     )
 
 

@@ -61,7 +61,7 @@ def order_from_vendor(raw: bytes) -> canon.SalesOrder:
         shipping_method=canon.Ref(id=order.ShippingMethod) if order.ShippingMethod else None,
         warehouse=canon.Ref(code=clean(order.WarehouseCode)) if clean(order.WarehouseCode) else None,
         subject=f"customer:{order.OrderedBy}",
-        note=canon.NotePii(text=order.Remarks) if clean(order.Remarks) else None,
+        note=canon.NotePii(text=remarks) if (remarks := clean(order.Remarks)) else None,
     )
 
 

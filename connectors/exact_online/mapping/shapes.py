@@ -13,11 +13,7 @@ from bus.core.errors import MappingError
 T = TypeVar("T")
 
 
-class Shape(msgspec.Struct, frozen=True, kw_only=True):
-    """Base: members are named as the vendor names them."""
-
-
-class Account(Shape):
+class Account(msgspec.Struct, frozen=True, kw_only=True):
     """A relation."""
 
     ID: str
@@ -55,7 +51,7 @@ class Account(Shape):
     Classification8: str | None = None
 
 
-class Contact(Shape):
+class Contact(msgspec.Struct, frozen=True, kw_only=True):
     """A person at a relation."""
 
     ID: str
@@ -68,7 +64,7 @@ class Contact(Shape):
     Mobile: str | None = None
 
 
-class Address(Shape):
+class Address(msgspec.Struct, frozen=True, kw_only=True):
     """Type 1 visit, 2 postal, 3 invoice, 4 delivery."""
 
     ID: str
@@ -84,7 +80,7 @@ class Address(Shape):
     Country: str | None = None
 
 
-class WholeAccount(Shape):
+class WholeAccount(msgspec.Struct, frozen=True, kw_only=True):
     """An account with its contacts and addresses, and what its classification means."""
 
     Account: Account
@@ -94,7 +90,7 @@ class WholeAccount(Shape):
     Today: str
 
 
-class Item(Shape):
+class Item(msgspec.Struct, frozen=True, kw_only=True):
     """An item; StandardSalesPrice is read only and of no use where there are price rows."""
 
     ID: str
@@ -126,7 +122,7 @@ class Item(Shape):
     Modified: str | None = None
 
 
-class Price(Shape):
+class Price(msgspec.Struct, frozen=True, kw_only=True):
     """A price row; without Account it is the base price."""
 
     ID: str
@@ -140,7 +136,7 @@ class Price(Shape):
     EndDate: str | None = None
 
 
-class Picture(Shape):
+class Picture(msgspec.Struct, frozen=True, kw_only=True):
     """The one picture of an item, by content."""
 
     sha256: str
@@ -148,7 +144,7 @@ class Picture(Shape):
     size_bytes: int
 
 
-class WholeItem(Shape):
+class WholeItem(msgspec.Struct, frozen=True, kw_only=True):
     """An item with its prices, the type of its VAT code, its extra fields and picture."""
 
     Item: Item
@@ -161,7 +157,7 @@ class WholeItem(Shape):
     Today: str
 
 
-class ItemGroup(Shape):
+class ItemGroup(msgspec.Struct, frozen=True, kw_only=True):
     """An item group: the one category of an item."""
 
     ID: str
@@ -169,7 +165,7 @@ class ItemGroup(Shape):
     Description: str | None = None
 
 
-class Order(Shape):
+class Order(msgspec.Struct, frozen=True, kw_only=True):
     """An order header; FC is document currency, DC the division's."""
 
     OrderID: str
@@ -195,7 +191,7 @@ class Order(Shape):
     Modified: str | None = None
 
 
-class OrderLine(Shape):
+class OrderLine(msgspec.Struct, frozen=True, kw_only=True):
     """An order line; VATPercentage is a fraction."""
 
     ID: str
@@ -220,7 +216,7 @@ class OrderLine(Shape):
     DeliveryDate: str | None = None
 
 
-class ChargeLine(Shape):
+class ChargeLine(msgspec.Struct, frozen=True, kw_only=True):
     """A shipping cost or surcharge of an order."""
 
     ID: str
@@ -234,7 +230,7 @@ class ChargeLine(Shape):
     Description: str | None = None
 
 
-class WholeOrder(Shape):
+class WholeOrder(msgspec.Struct, frozen=True, kw_only=True):
     """An order with all its parts."""
 
     Order: Order
