@@ -43,7 +43,7 @@ class OData:
         self._root = f"api/v1/{division}"
         client.classifier = self.classify
 
-    async def list(
+    async def pages(
         self, path: str, select: Sequence[str], condition: str | None = None, order: str | None = None
     ) -> AsyncIterator[list[dict[str, Any]]]:
         """Pages of rows; `__next` is followed exactly as given."""
@@ -62,7 +62,7 @@ class OData:
 
     async def rows(self, path: str, select: Sequence[str], condition: str | None = None) -> list[dict[str, Any]]:
         """All rows of a short list."""
-        return [row async for page in self.list(path, select, condition) for row in page]
+        return [row async for page in self.pages(path, select, condition) for row in page]
 
     async def by(self, path: str, select: Sequence[str], field: str, ids: Sequence[str]) -> list[dict[str, Any]]:
         """Rows whose guid field is one of many, in few calls."""

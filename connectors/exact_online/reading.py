@@ -94,7 +94,7 @@ class Reader:
         for feed in FEEDS[stream]:
             rows: dict[str, dict[str, Any]] = {}
             cursor = _Cursor.of(position, feed.path)
-            async for page in self._odata.list(feed.path, (*SELECTS[feed.path], "Timestamp"), "Timestamp gt 1L"):
+            async for page in self._odata.pages(feed.path, (*SELECTS[feed.path], "Timestamp"), "Timestamp gt 1L"):
                 for row in page:
                     cursor.take(row)
                     rows[row["ID"]] = row  # a later version of the same row replaces the earlier
@@ -110,7 +110,7 @@ class Reader:
             chosen = [
                 [row for row in rows if row.get(feed.parent) in ids] for feed, rows in zip(FEEDS[stream][1:], parts, strict=True)
             ]
-            records = list((await join(some, *chosen)).values())  # type: ignore[call-arg]
+            records = list((await join(some, *chosen)).values())
             more = start + OBJECTS_PER_PAGE < len(heads)
             yield Page(records=records, position=position if not more else {**position, "feeds": {}}, more=more)
 
@@ -121,7 +121,7 @@ class Reader:
         changed: dict[str, None] = {}
         for feed in FEEDS[stream]:
             cursor = _Cursor.of(before, feed.path)
-            async for page in self._odata.list(feed.path, ("ID", feed.parent, "Timestamp"), f"Timestamp gt {cursor.asked()}L"):
+            async for page in self._odata.pages(feed.path, ("ID", feed.parent, "Timestamp"), f"Timestamp gt {cursor.asked()}L"):
                 for row in page:
                     if cursor.take(row) and row.get(feed.parent):
                         changed[row[feed.parent]] = None
@@ -170,7 +170,7 @@ class Reader:
         kind = next(feed.deleted_type for feed in FEEDS[stream] if feed.deleted_type is not None)
         gone: dict[str, None] = {}
         newest = since or 1
-        async for page in self._odata.list(
+        async for page in self._odata.pages(
             "sync/Deleted", ("EntityKey", "EntityType", "Timestamp"), f"Timestamp gt {newest}L and EntityType eq {kind}"
         ):
             for row in page:

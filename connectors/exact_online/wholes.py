@@ -43,6 +43,7 @@ class Wholes:
         self._clock = clock
         self._kinds: dict[str, str] | None = None
         self._vat_types: dict[str, str] = {}
+        self._vat_fractions: dict[str, Any] = {}
         self._vat_read_at: Any = None
 
     # --- references --------------------------------------------------------------------------------------------------------
@@ -51,8 +52,9 @@ class Wholes:
         """Type (B, E, I, N) by VAT code, read anew after a quarter of an hour."""
         now = self._clock.now()
         if self._vat_read_at is None or (now - self._vat_read_at).total_seconds() > REFERENCES_S:
-            rows = await self._odata.rows("vat/VATCodes", ("Code", "Type"))
+            rows = await self._odata.rows("vat/VATCodes", ("Code", "Type", "Percentage"))
             self._vat_types = {code(row["Code"]) or "": row["Type"] for row in rows}
+            self._vat_fractions = {code(row["Code"]) or "": row["Percentage"] for row in rows if row.get("Percentage") is not None}
             self._vat_read_at = now
         return self._vat_types
 
@@ -179,6 +181,7 @@ class Wholes:
                 "Customer": msgspec.Raw(account.raw) if account else None,
                 "DeliverTo": _only(address, ADDRESS) if address and address.get("Type") == 4 else None,
                 "VatTypes": types,
+                "VatFractions": self._vat_fractions,
                 "Division": self._config.division,
             }
             found[header["OrderID"]] = _record("sales_order", header["OrderID"], header, whole)

@@ -14,7 +14,7 @@ EXERCISES = {
             "product": {"Description": "Another name"},
             "sales_order": {"Description": "Another text"},
         },
-        deletes={"customer": {"deleted": True}},
+        deletes={"customer": {"_delete": True}},
     ),
     "quickbooks": Exercise(
         document="sales_invoice",

@@ -106,11 +106,9 @@ def _line(line: shapes.OrderLine, whole: shapes.WholeOrder) -> canon.Line:
 def _charge(charge: shapes.ChargeLine, whole: shapes.WholeOrder) -> canon.AllowanceCharge:
     net = charge.AmountFCExclVAT or Decimal(0)
     gross = charge.AmountFCInclVAT if charge.AmountFCInclVAT is not None else net
-    taxes = [_tax(charge.VATCode, charge.VATPercentage, net, gross - net)] if code(charge.VATCode) else []
+    taxes = [_tax(charge.VATCode, whole.VatFractions.get(code(charge.VATCode) or ""), net, gross - net)] if code(charge.VATCode) else []
     kind = ChargeType.SHIPPING if charge.IsShippingCost else ChargeType.FEE
-    return canon.AllowanceCharge(
-        type=kind, reason=clean(charge.Description) or clean(charge.OrderChargeDescription), amount=net, taxes=taxes
-    )
+    return canon.AllowanceCharge(type=kind, amount=net, taxes=taxes)
 
 
 def _tax(vat_code: str | None, fraction: Decimal | None, base: Decimal, amount: Decimal) -> canon.TaxLine:
@@ -127,7 +125,7 @@ def _breakdown(whole: shapes.WholeOrder) -> list[canon.TaxLine]:
     ]
     for charge in whole.Charges:
         net = charge.AmountFCExclVAT or Decimal(0)
-        rows.append((charge.VATCode, charge.VATPercentage, net, (charge.AmountFCInclVAT or net) - net))
+        rows.append((charge.VATCode, whole.VatFractions.get(code(charge.VATCode) or ""), net, (charge.AmountFCInclVAT or net) - net))
     for vat_code, fraction, base, amount in rows:
         name = code(vat_code) or ""
         total = sums.setdefault(name, [Decimal(0), Decimal(0)])

@@ -47,7 +47,7 @@ def product_from_vendor(raw: bytes) -> canon.Product:
         stock_tracked=item.IsStockItem,
         weight_g=_grams(item),
         categories=[canon.Ref(id=group, code=clean(item.ItemGroupCode))] if group else [],
-        images=[canon.Image(sha256=p.sha256, media_type=p.media_type, size_bytes=p.size_bytes)] if (p := whole.Picture) else [],
+        images=[canon.Image(sha256=p.sha256, media_type=p.media_type, size_bytes=p.size_bytes)] if (p := whole.picture) else [],
         attributes=dict(whole.Extra),
         active=(begin is None or begin.isoformat() <= whole.Today)
         and (end is None or end.isoformat() >= whole.Today)

@@ -151,7 +151,7 @@ class WholeItem(msgspec.Struct, frozen=True, kw_only=True):
     Prices: list[Price] = []
     VatType: str | None = None
     Extra: dict[str, str] = {}
-    Picture: Picture | None = None
+    picture: Picture | None = msgspec.field(default=None, name="Picture")
     ParentField: str | None = None
     OptionFields: dict[str, str] = {}
     Today: str
@@ -225,9 +225,6 @@ class ChargeLine(msgspec.Struct, frozen=True, kw_only=True):
     AmountFCInclVAT: Decimal | None = None
     IsShippingCost: bool | None = None
     VATCode: str | None = None
-    VATPercentage: Decimal | None = None
-    OrderChargeDescription: str | None = None
-    Description: str | None = None
 
 
 class WholeOrder(msgspec.Struct, frozen=True, kw_only=True):
@@ -239,6 +236,7 @@ class WholeOrder(msgspec.Struct, frozen=True, kw_only=True):
     Customer: WholeAccount | None = None
     DeliverTo: Address | None = None
     VatTypes: dict[str, str] = {}
+    VatFractions: dict[str, Decimal] = {}
     Division: int
 
 
