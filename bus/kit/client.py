@@ -21,6 +21,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from decimal import Decimal
 from functools import cache
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, Literal, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
@@ -346,6 +347,7 @@ class VendorClient:
                 transport=self._transport or pooled_transport(self.manifest.concurrent_calls_max),
                 timeout=httpx.Timeout(self.manifest.call_timeout_s, connect=CONNECT_TIMEOUT_S),
                 headers={"User-Agent": USER_AGENT},
+                cookies=CookieJar(policy=DefaultCookiePolicy(allowed_domains=())),  # a session at the vendor is nobody's wish
                 follow_redirects=False,
             )
         return self._client

@@ -185,7 +185,9 @@ class Manifest(Facts):
 def load_manifest(path: Path) -> Manifest:
     """Reads and checks a `manifest.toml`."""
     try:
-        manifest = Manifest.model_validate(tomllib.loads(path.read_text()))
+        manifest = Manifest.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ManifestError(f"{path}: cannot be read: {error}") from error
     except tomllib.TOMLDecodeError as error:
         raise ManifestError(f"{path}: not TOML: {error}") from error
     except ValidationError as error:

@@ -67,7 +67,13 @@ def load(system: str) -> LoadedConnector:
 
 def _entry(manifest: Manifest, where: str) -> Any:
     module_name, _, name = where.partition(":")
-    module = importlib.import_module(f"connectors.{manifest.id}.{module_name}")
+    path = f"connectors.{manifest.id}.{module_name}"
+    try:
+        module = importlib.import_module(path)
+    except ModuleNotFoundError as error:
+        if error.name != path:
+            raise
+        raise ManifestError(f"{manifest.id}: {where}: there is no {module_name}.py: write it or correct the manifest") from error
     found = getattr(module, name, None)
     if found is None:
         raise ManifestError(f"{manifest.id}: {where} does not exist: correct the manifest")

@@ -28,7 +28,7 @@ from bus.kit.failures import NOT_SENT, network_failure
 from bus.kit.manifest import Limit, Manifest
 from tests.fakes import MANIFEST
 
-SECRET = "s3cret-access-token"  # noqa: S105
+SECRET = "s3cret-access-token"
 
 
 class Tokens:
