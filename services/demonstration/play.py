@@ -29,7 +29,7 @@ from bus.runtime.settings import BusSettings, load_settings
 from bus.runtime.tail import read_all
 from bus.runtime.validation import validate
 from bus.runtime.validation.installed import installed_systems, secret_check
-from schemas.system import Outcome, ResultRecord
+from schemas.system import LinkedBy, Outcome, ResultRecord
 from services.demonstration.stage import (
     DemoError,
     SimulatorProcess,
@@ -39,7 +39,7 @@ from services.demonstration.stage import (
     write_configuration,
     write_secrets,
 )
-from services.demonstration.verdict import Finding, check_documents, check_writes, read_expectations
+from services.demonstration.verdict import Finding, check_creates, check_documents, read_creates, read_expectations
 from services.node import SERVICES, Node
 
 POLL_S = 2
@@ -243,8 +243,9 @@ class Play:
             )
             for item in read_expectations(self._example / "expected.toml")
         ]
-        claimed = _claimed(results)
-        writes = {name: check_writes(_objects(counts[name]["written"]), claimed.get(name, Counter())) for name in counts}
+        names = read_creates(self._example / "expected.toml")
+        claimed = await self._claimed(settings, codec)
+        writes = {name: check_creates(counts[name]["written"], names[name], claimed.get(name, Counter())) for name in counts}
         return Outcomes(
             books=books,
             findings=findings,
@@ -253,19 +254,16 @@ class Play:
             example=_example(results, sim_books),
         )
 
-
-def _objects(written: Mapping[str, int]) -> dict[str, int]:
-    return {name: number for name, number in written.items() if number and name.split(".")[0] in topics.ENTITIES}
-
-
-def _claimed(results: list[ResultRecord]) -> dict[str, Counter[str]]:
-    """Writes the bus claims, per connection, by entity and verb."""
-    verbs = {Outcome.CREATED: "create", Outcome.UPDATED: "update", Outcome.DELETED: "update"}
-    claimed: dict[str, Counter[str]] = {}
-    for result in results:
-        if result.outcome in verbs:
-            claimed.setdefault(result.connection, Counter())[f"{result.target_entity}.{verbs[result.outcome]}"] += 1
-    return claimed
+    async def _claimed(self, settings: BusSettings, codec: Codec) -> dict[str, Counter[str]]:
+        """Objects the bus holds as created by it, per connection and entity, debtors made with their orders included."""
+        links: dict[bytes, tuple[str, str]] = {}
+        async for record, state in read_all(settings, codec, topics.STATE):
+            if state is not None and state.link is not None and state.link.linked_by is LinkedBy.CREATED:
+                links[record.key] = (state.connection, state.link.entity)
+        claimed: dict[str, Counter[str]] = {}
+        for connection, entity in links.values():
+            claimed.setdefault(connection, Counter())[entity] += 1
+        return claimed
 
 
 def _not_there(results: list[ResultRecord]) -> dict[str, dict[str, str]]:

@@ -110,12 +110,18 @@ def _rates(document: Mapping[str, Any]) -> dict[str, Decimal]:
     return {rate: Decimal(amount) for rate, amount in document["vat_by_rate"].items() if Decimal(amount) != 0}
 
 
-def check_writes(written: Mapping[str, int], claimed: Counter[str]) -> list[str]:
-    """Successful writes in the simulator's log against the writes the bus claims, by entity and verb."""
+def read_creates(path: Path) -> dict[str, dict[str, str]]:
+    """Per connection: what the simulator's log calls the create of each entity."""
+    found: dict[str, dict[str, str]] = tomllib.loads(path.read_text())["creates"]
+    return found
+
+
+def check_creates(written: Mapping[str, int], names: Mapping[str, str], claimed: Counter[str]) -> list[str]:
+    """Successful creates in the simulator's log against the links the bus holds as created, by entity."""
     return [
-        f"{name}: {written.get(name, 0)} in the call log, {claimed.get(name, 0)} claimed"
-        for name in sorted(written.keys() | claimed.keys())
-        if written.get(name, 0) != claimed.get(name, 0)
+        f"{entity}: {written.get(name, 0)} in the call log, {claimed.get(entity, 0)} claimed"
+        for entity, name in sorted(names.items())
+        if written.get(name, 0) != claimed.get(entity, 0)
     ]
 
 
