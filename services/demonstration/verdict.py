@@ -24,9 +24,10 @@ class Expectation(msgspec.Struct, frozen=True, kw_only=True, rename={"source": "
     flow: str
     source: str
     target: str
-    kinds: Mapping[str, str]
-    """Kind at the source → kind at the target."""
-    statuses: Sequence[str]
+    kinds: Mapping[str, Sequence[str]]
+    """Kind at the source → kinds it may have at the target."""
+    where: Mapping[str, Sequence[str]] = {}
+    """Members of the source document and the values one of which they must have."""
     reference: str
     """Reference at the target, with `{id}`, `{kind}` and `{number}` of the source document."""
     dated_from_start: bool = True
@@ -62,7 +63,7 @@ def check_documents(
     `allowed` names source documents that are rightly not there (waiting, set aside), with the reason.
     """
     finding = Finding(flow=expectation.flow)
-    kinds = set(expectation.kinds.values())
+    kinds = {kind for kinds in expectation.kinds.values() for kind in kinds}
     by_reference: defaultdict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for document in target["documents"]:
         if document["kind"] in kinds and document["reference"]:
@@ -89,7 +90,7 @@ def check_documents(
 def _is_expected(expectation: Expectation, document: Mapping[str, Any], start: str) -> bool:
     return (
         document["kind"] in expectation.kinds
-        and document["status"] in expectation.statuses
+        and all(document[name] in values for name, values in expectation.where.items())
         and (not expectation.dated_from_start or document["date"] >= start)
     )
 
