@@ -107,6 +107,8 @@ class Write(msgspec.Struct, frozen=True, kw_only=True):
     external_id: str | None = None
     known: RawRecord | None = None
     """update: the object as just fetched."""
+    pictures: Mapping[str, bytes] = {}
+    """Bytes of the document's images by sha256, as far as the sink holds them; a connector sends only those."""
 
     def value(self, name: str, line_id: str | None = None) -> str | None:
         """A value the flow resolved, by name and line."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from bus.core.clock import Clock
 from bus.core.errors import (
     AccessDenied,
     AmbiguousWrite,
@@ -23,11 +24,18 @@ from bus.core.errors import (
 from bus.kit.classify import class_of, retry_after_s
 from bus.kit.client import Answer
 from bus.kit.manifest import Manifest
-from bus.core.clock import Clock
 
 THROTTLED_WAIT_S = 60.0
 """https://developer.intuit.com/app/developer/qbo/docs/learn/limits-and-throttles"""
-THROTTLED, TOKEN, NOT_FOUND, STALE, CLASHED, DUPLICATE_NAME, DUPLICATE_NUMBER = "3001", "3200", "610", "5010", "600", "6240", "6140"
+THROTTLED, TOKEN, NOT_FOUND, STALE, CLASHED, DUPLICATE_NAME, DUPLICATE_NUMBER = (
+    "3001",
+    "3200",
+    "610",
+    "5010",
+    "600",
+    "6240",
+    "6140",
+)
 
 _TOKENS = frozenset({TOKEN})
 _ACCESS = frozenset({"100", "120", "3100"})
@@ -118,7 +126,8 @@ def _refused(answer: Answer, fault: Fault, words: str) -> BusError:
     if fault.code == CLASHED:
         return AmbiguousWrite(words, hint="a write with this request id was made with other content: look for it in QuickBooks")
     if answer.write or fault.code == NOT_FOUND:
-        return WriteRejected(words, hint=hint, code=fault.code, regenerate=fault.code == DUPLICATE_NAME)
+        holder = holder_of_number(fault) if fault.code == DUPLICATE_NUMBER else None
+        return WriteRejected(words, hint=hint, code=fault.code, existing_id=holder)
     return AccessDenied(words) if fault.code == "5020" else ApiChanged(words)
 
 
@@ -137,7 +146,7 @@ def _words(answer: Answer, fault: Fault | None) -> str:
 _TAKEN = re.compile(r"TxnType=(\w+) with TxnId=(\d+)")
 
 
-def holder_of_number(fault: Fault | None) -> str | None:
-    """Who has a document number already, as the fault names it: `Invoice:396`."""
-    match = _TAKEN.search(fault.detail) if fault else None
+def holder_of_number(fault: Fault) -> str | None:
+    """Who has a document number already, as far as the fault names it: `Invoice:396`."""
+    match = _TAKEN.search(fault.detail)
     return f"{match[1]}:{match[2]}" if match else None

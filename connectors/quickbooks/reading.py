@@ -63,6 +63,25 @@ class Following(msgspec.Struct, frozen=True, kw_only=True):
     """When changes were last asked from a day before."""
 
 
+class Served:
+    """What one poll has served already, as far as it can come again: the page before, and rows as young as the poll."""
+
+    def __init__(self, since: datetime) -> None:
+        self._since = since
+        self._young: dict[tuple[str, str], bytes] = {}
+        self._page: dict[tuple[str, str], bytes] = {}
+
+    def without_repeats(self, page: Page) -> Page:
+        """The page without rows whose very bytes this poll has served."""
+        keyed = {(record.entity, record.id): record for record in page.records}
+        fresh = [record for key, record in keyed.items() if record.raw not in (self._young.get(key), self._page.get(key))]
+        self._page = {key: record.raw for key, record in keyed.items()}
+        self._young |= {
+            key: record.raw for key, record in keyed.items() if record.modified_at is None or record.modified_at >= self._since
+        }
+        return msgspec.structs.replace(page, records=fresh)
+
+
 class Reader:
     """Reads one company."""
 
@@ -76,13 +95,14 @@ class Reader:
         at = _position(position)
         if at is None:
             at = Backfill(since=await self._api.server_time(), entity=ENTITIES[0])
+        served = Served(since=at.since - timedelta(seconds=OVERLAP_S))
         if isinstance(at, Backfill):
             since = at.since
             async for page in self._backfill(at):
-                yield page
+                yield served.without_repeats(page)
             at = Following(since=since, swept=since)
         async for page in self._changes(at):
-            yield page
+            yield served.without_repeats(page)
 
     # --- back-fill -----------------------------------------------------------------------------------------------------------
 
@@ -235,6 +255,6 @@ def _position(position: Mapping[str, object] | None) -> Backfill | Following | N
     if position is None:
         return None
     try:
-        return msgspec.convert(position, Backfill if "entity" in position else Following)
+        return msgspec.convert(position, Backfill) if "entity" in position else msgspec.convert(position, Following)
     except msgspec.ValidationError as error:
         raise CursorInvalid(f"the stored position cannot be read: {error}") from None

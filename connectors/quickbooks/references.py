@@ -28,9 +28,7 @@ OPTIONAL = frozenset({"Payment"})
 """Where a missing object is an answer: a payment that is gone pays nothing."""
 
 
-
-
-class _Id(shapes.Vendor):
+class _Id(shapes.Vendor, frozen=True, kw_only=True):
     id: str
 
 
@@ -155,7 +153,7 @@ def _with_joined(record: RawRecord, keys: set[str], known: Mapping[str, bytes]) 
     return msgspec.structs.replace(record, joined=joined)
 
 
-# --- who refers to whom ----------------------------------------------------------------------------------------------------------
+# --- who refers to whom ------------------------------------------------------------------------------------------------------
 
 
 def _needs(record: RawRecord) -> set[str] | Exception:

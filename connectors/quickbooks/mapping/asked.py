@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Protocol
 
+import msgspec
+
 from bus.core.errors import MappingError
 from bus.core.identity import Entity
 from schemas import canon
@@ -14,26 +16,58 @@ class Asked(Protocol):
     """A write, as far as a body depends on it."""
 
     @property
-    def document(self) -> Entity: ...
+    def document(self) -> Entity:
+        """As the kit says."""
+        ...
+
     @property
-    def source(self) -> ObjectRef: ...
+    def source(self) -> ObjectRef:
+        """As the kit says."""
+        ...
+
     @property
-    def fields(self) -> frozenset[str] | None: ...
+    def fields(self) -> frozenset[str] | None:
+        """As the kit says."""
+        ...
+
     @property
-    def document_type(self) -> str | None: ...
+    def document_type(self) -> str | None:
+        """As the kit says."""
+        ...
+
     @property
-    def ids(self) -> Mapping[str, str]: ...
+    def ids(self) -> Mapping[str, str]:
+        """As the kit says."""
+        ...
+
     @property
-    def facet(self) -> str | None: ...
+    def facet(self) -> str | None:
+        """As the kit says."""
+        ...
+
     @property
-    def key(self) -> str: ...
+    def key(self) -> str:
+        """As the kit says."""
+        ...
+
     @property
-    def generation(self) -> int: ...
+    def generation(self) -> int:
+        """As the kit says."""
+        ...
+
     @property
-    def reference(self) -> str | None: ...
+    def reference(self) -> str | None:
+        """As the kit says."""
+        ...
+
     @property
-    def reference_field(self) -> str | None: ...
-    def value(self, name: str, line_id: str | None = None) -> str | None: ...
+    def reference_field(self) -> str | None:
+        """As the kit says."""
+        ...
+
+    def value(self, name: str, line_id: str | None = None) -> str | None:
+        """A value the flow resolved."""
+        ...
 
 
 class Names(Protocol):
@@ -44,12 +78,12 @@ class Names(Protocol):
         ...
 
 
-class Company(Protocol):
-    """What a body depends on of the company it goes to; None where it is not known yet (a plan makes no call)."""
+class Company(msgspec.Struct, frozen=True, kw_only=True):
+    """What bodies depend on of a company; None while it is not asked (a plan makes no call)."""
 
-    home_currency: str | None
-    multi_currency: bool | None
-    custom_numbers: bool | None
+    home_currency: str | None = None
+    multi_currency: bool | None = None
+    custom_numbers: bool | None = None
 
 
 def named(asked: Asked, names: Names, name: str, entity: str, ref: canon.Ref | None = None) -> dict[str, str] | None:

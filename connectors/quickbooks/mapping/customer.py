@@ -21,9 +21,9 @@ def customer_from_vendor(customer: shapes.Customer, joined: Joined) -> canon.Cus
     pii = PartyPii(
         emails=emails_of(customer.primary_email_addr),
         phones=[
-            *phone_of(customer.primary_phone, "PHONE", country),
+            *phone_of(customer.primary_phone, "WORK", country),
             *phone_of(customer.mobile, "MOBILE", country),
-            *phone_of(customer.alternate_phone, "ALTERNATE", country),
+            *phone_of(customer.alternate_phone, "OTHER", country),
             *phone_of(customer.fax, "FAX", country),
         ],
         addresses=[item for item in addresses if item],

@@ -16,7 +16,9 @@ EMPTY_ADDRESS = dict.fromkeys(("Line1", "Line2", "Line3", "City", "CountrySubDiv
 
 MEMBERS: Mapping[str, tuple[str, ...]] = {
     "company_name": ("CompanyName",),
-    **dict.fromkeys(("full_name", "given_name", "middle_name", "family_name", "contacts"), ("GivenName", "MiddleName", "FamilyName")),
+    **dict.fromkeys(
+        ("full_name", "given_name", "middle_name", "family_name", "contacts"), ("GivenName", "MiddleName", "FamilyName")
+    ),
     **dict.fromkeys(("email", "emails"), ("PrimaryEmailAddr",)),
     **dict.fromkeys(("phone", "phones"), ("PrimaryPhone", "Mobile", "AlternatePhone", "Fax")),
     **dict.fromkeys(("address.BILLING", "address.POSTAL", "address.VISIT", "address.UNKNOWN"), ("BillAddr",)),
@@ -31,12 +33,12 @@ MEMBERS: Mapping[str, tuple[str, ...]] = {
 """Members that a canonical field path stands for."""
 CLEARED: Mapping[str, Any] = {
     "PrimaryEmailAddr": {"Address": ""},
-    **dict.fromkeys(("PrimaryPhone", "Mobile", "AlternatePhone", "Fax"), {"FreeFormNumber": ""}),
+    **{member: {"FreeFormNumber": ""} for member in ("PrimaryPhone", "Mobile", "AlternatePhone", "Fax")},
     **dict.fromkeys(("BillAddr", "ShipAddr"), EMPTY_ADDRESS),
     **dict.fromkeys(("CompanyName", "GivenName", "MiddleName", "FamilyName", "PrimaryTaxIdentifier", "Notes"), ""),
 }
 """What empties a member in a sparse update, where only given members change. References cannot be emptied."""
-PHONES = {"MOBILE": "Mobile", "FAX": "Fax", "ALTERNATE": "AlternatePhone"}
+PHONES = {"MOBILE": "Mobile", "FAX": "Fax", "OTHER": "AlternatePhone"}
 NAMED = frozenset({"company_name", "display_name", "full_name", "given_name", "middle_name", "family_name"})
 
 

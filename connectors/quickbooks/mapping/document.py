@@ -10,7 +10,7 @@ from bus.core.identity import clean
 from bus.core.money import CENT
 from connectors.quickbooks.mapping import shapes
 from connectors.quickbooks.mapping.customer import kind_of, named_ref, person_of, subject_of
-from connectors.quickbooks.mapping.lines import Parts, parts_of
+from connectors.quickbooks.mapping.lines import Lines
 from connectors.quickbooks.mapping.parts import (
     Joined,
     address_of,
@@ -53,7 +53,8 @@ def document_from_vendor(sale: shapes.Sale, entity: str, realm_id: str, joined: 
     """A sale of any kind, amounts positive. `realm_id` makes the external reference unique among companies."""
     home = None if sale.currency_ref else joined.home_currency()
     currency = sale.currency_ref.value if sale.currency_ref else (home or "")
-    parts = parts_of(sale.line, joined, sale.txn_date)
+    parts = Lines(joined, sale.txn_date)
+    parts.add(sale.line)
     payments = payments_of(sale, entity, joined)
     paid = paid_of(sale, entity, payments)
     totals = _totals(sale, entity, parts, paid)
@@ -108,7 +109,7 @@ def _status(sale: shapes.Sale, entity: str) -> DocumentStatus:
     return DocumentStatus.OPEN if rest is None or rest > 0 else DocumentStatus.COMPLETED
 
 
-def _totals(sale: shapes.Sale, entity: str, parts: Parts, paid: Decimal) -> canon.Totals:
+def _totals(sale: shapes.Sale, entity: str, parts: Lines, paid: Decimal) -> canon.Totals:
     """The source's totals, never our own sum. Raises MappingError when its own lines contradict them."""
     vat = amount(sale.txn_tax_detail.total_tax if sale.txn_tax_detail else None, "TxnTaxDetail.TotalTax") or Decimal("0.0000")
     incl = sure_amount(sale.total_amt, "TotalAmt")
@@ -119,7 +120,7 @@ def _totals(sale: shapes.Sale, entity: str, parts: Parts, paid: Decimal) -> cano
     if gap > limit and not is_void(sale):
         raise MappingError(
             f"lines, discounts, charges and VAT add up to {gap} less or more than TotalAmt {incl}",
-            hint="open the document in QuickBooks and save it again; if it stays so, the connector does not know one of its lines",
+            hint="save the document again in QuickBooks; if that does not help, it has a line the connector does not know",
             cause=Cause.SOURCE_INCONSISTENT,
         )
     due = Decimal(0) if entity in ("SalesReceipt", "RefundReceipt") else sale.balance

@@ -76,7 +76,7 @@ def _customer(asked: Asked, entity: str) -> dict[str, str] | None:
 
 
 def _number(asked: Asked, company: Company) -> str | None:
-    """The flow's reference, only where the company numbers by hand: otherwise QuickBooks counts, and the number is the legal one."""
+    """The flow's reference, only where the company numbers by hand: otherwise QuickBooks counts."""
     if asked.reference_field != "DocNumber" or company.custom_numbers is False:
         return None
     return fits(asked.reference, DOC_NUMBER_MAX, "reference")
@@ -123,7 +123,7 @@ def _address(party: canon.Party | None, kind: AddressType) -> dict[str, str]:
     return address_body(found, with_names=True)
 
 
-# --- lines -----------------------------------------------------------------------------------------------------------------------
+# --- lines -------------------------------------------------------------------------------------------------------------------
 
 
 def _is_inclusive(document: Document) -> bool:

@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from datetime import date
 from decimal import Decimal
-
-import msgspec
+from typing import Any
 
 from bus.core.errors import MappingError
 from bus.core.identity import clean
@@ -22,92 +21,96 @@ SHIPPING = "SHIPPING_ITEM_ID"
 NOTHING, ONE = Decimal(0), Decimal(1)
 
 
-class Parts(msgspec.Struct, kw_only=True):
+class Lines:
     """What the lines of a sale say, sorted by what they are."""
 
-    lines: list[canon.Line] = msgspec.field(default_factory=list)
-    charges: list[AllowanceCharge] = msgspec.field(default_factory=list)
-    allowances: list[AllowanceCharge] = msgspec.field(default_factory=list)
-    codes: dict[str, shapes.TaxCode] = msgspec.field(default_factory=dict)
-    """Tax codes met, by id."""
+    def __init__(self, joined: Joined, day: date) -> None:
+        self._joined = joined
+        self._day = day
+        self.lines: list[canon.Line] = []
+        self.charges: list[AllowanceCharge] = []
+        self.allowances: list[AllowanceCharge] = []
+        self.codes: dict[str, shapes.TaxCode] = {}
+        """Tax codes met, by id."""
 
+    def add(self, lines: Sequence[shapes.Line], path: str = "", parent: str | None = None) -> None:
+        """All lines. An unknown kind of line stops the document: nobody knows what it means for the total."""
+        for index, line in enumerate(lines):
+            self._sort(line, f"{path}Line[{index}]", parent)
 
-def parts_of(lines: Sequence[shapes.Line], joined: Joined, day: date) -> Parts:
-    """All lines. An unknown kind of line stops the document: nobody knows what it means for the total."""
-    parts = Parts()
-    for index, line in enumerate(lines):
-        _sort(parts, line, joined, day, f"Line[{index}]", parent=None)
-    return parts
-
-
-def _sort(parts: Parts, line: shapes.Line, joined: Joined, day: date, path: str, parent: str | None) -> None:
-    match line.detail_type:
-        case "SalesItemLineDetail":
-            _item(parts, line, joined, day, path, parent)
-        case "DiscountLineDetail":
-            _discount(parts, line, path)
-        case "GroupLineDetail":
-            _group(parts, line, joined, day, path)
-        case "DescriptionOnly" | "DescriptionLineDetail":
-            parts.lines.append(
-                canon.Line(
-                    line_id=_line_id(parts, line),
-                    line_no=len(parts.lines) + 1,
-                    line_type=LineType.TEXT,
-                    parent_line_id=parent,
-                    name=clean(line.description),
-                    quantity=NOTHING,
+    def _sort(self, line: shapes.Line, path: str, parent: str | None) -> None:
+        match line.detail_type:
+            case "SalesItemLineDetail":
+                self._item(line, path, parent)
+            case "DiscountLineDetail":
+                self._discount(line, path)
+            case "GroupLineDetail":
+                self._group(line, path)
+            case "DescriptionOnly" | "DescriptionLineDetail":
+                name = clean(line.description)
+                self._append(line, line_type=LineType.TEXT, parent_line_id=parent, name=name, quantity=NOTHING)
+            case "SubTotalLineDetail":
+                return  # what the server adds up for display
+            case _:
+                raise MappingError(
+                    f"{path}.DetailType: {line.detail_type!r} is no known kind of line",
+                    hint="the connector must learn what this line means for the total",
+                    cause=Cause.UNKNOWN_VALUE,
                 )
-            )
-        case "SubTotalLineDetail":
-            return  # what the server adds up for display
-        case _:
-            raise MappingError(
-                f"{path}.DetailType: {line.detail_type!r} is no known kind of line",
-                hint="the connector must learn what this line means for the total",
-                cause=Cause.UNKNOWN_VALUE,
-            )
 
+    def _append(self, line: shapes.Line, **facts: Any) -> canon.Line:
+        """A line under the vendor's id, which lasts over updates; else under its position."""
+        number = len(self.lines) + 1
+        made = canon.Line(line_id=line.id or f"n{number}", line_no=number, **facts)
+        self.lines.append(made)
+        return made
 
-def _line_id(parts: Parts, line: shapes.Line) -> str:
-    """The vendor's id, which lasts over updates; else the position."""
-    return line.id or f"n{len(parts.lines) + 1}"
-
-
-def _item(parts: Parts, line: shapes.Line, joined: Joined, day: date, path: str, parent: str | None) -> None:
-    detail = line.sales_item_line_detail or shapes.SalesItemDetail()
-    booked = sure_amount(line.amount, f"{path}.Amount")
-    if code := joined.get(shapes.TaxCode, "TaxCode", detail.tax_code_ref):
-        parts.codes[code.id] = code
-    if detail.item_ref is not None and detail.item_ref.value == SHIPPING:
-        taxes = tax_of(detail.tax_code_ref, joined, day, booked)
-        parts.charges.append(
-            AllowanceCharge(type=ChargeType.SHIPPING, reason=clean(line.description), amount=booked, taxes=taxes)
-        )
-        return
-    item = joined.get(shapes.Item, "Item", detail.item_ref)
-    allowances, net = _line_discount(detail, booked, path)
-    product, sku, name = _product(item, line)
-    parts.lines.append(
-        canon.Line(
-            line_id=_line_id(parts, line),
-            line_no=len(parts.lines) + 1,
+    def _item(self, line: shapes.Line, path: str, parent: str | None) -> None:
+        detail = line.sales_item_line_detail or shapes.SalesItemDetail()
+        booked = sure_amount(line.amount, f"{path}.Amount")
+        if code := self._joined.get(shapes.TaxCode, "TaxCode", detail.tax_code_ref):
+            self.codes[code.id] = code
+        if detail.item_ref is not None and detail.item_ref.value == SHIPPING:
+            taxes = tax_of(detail.tax_code_ref, self._joined, self._day, booked)
+            reason = clean(line.description)
+            self.charges.append(AllowanceCharge(type=ChargeType.SHIPPING, reason=reason, amount=booked, taxes=taxes))
+            return
+        product, sku, name = _product(self._joined.get(shapes.Item, "Item", detail.item_ref), line)
+        allowances, net = _line_discount(detail, booked, path)
+        self._append(
+            line,
             line_type=LineType.ITEM,
             parent_line_id=parent,
             product=product,
             sku=sku,
             name=name,
-            quantity=quantity(detail.qty, f"{path}.Qty") if detail.qty is not None else ONE,
+            quantity=quantity(detail.qty, f"{path}.Qty"),
             unit_price_excl=price(detail.unit_price, f"{path}.UnitPrice"),
             allowances=allowances,
             line_excl=net,
             line_incl=amount(detail.tax_inclusive_amt, f"{path}.TaxInclusiveAmt"),
-            taxes=tax_of(detail.tax_code_ref, joined, day, net),
+            taxes=tax_of(detail.tax_code_ref, self._joined, self._day, net),
             cost_centre=ref_of(detail.class_ref),
-            revenue_account=account_ref(joined, detail.item_account_ref),
+            revenue_account=account_ref(self._joined, detail.item_account_ref),
             delivery_date=detail.service_date,
         )
-    )
+
+    def _discount(self, line: shapes.Line, path: str) -> None:
+        detail = line.discount_line_detail or shapes.DiscountDetail()
+        booked = abs(sure_amount(line.amount, f"{path}.Amount"))
+        if not booked:
+            return
+        percent = pct(detail.discount_percent, f"{path}.DiscountPercent") if detail.percent_based else None
+        reason = clean(line.description)
+        self.allowances.append(AllowanceCharge(type=ChargeType.DISCOUNT, reason=reason, pct=percent, amount=booked))
+
+    def _group(self, line: shapes.Line, path: str) -> None:
+        """A bundle: the heading carries no money, its parts do."""
+        detail = line.group_line_detail or shapes.GroupDetail()
+        product, sku, name = _product(self._joined.get(shapes.Item, "Item", detail.group_item_ref), line)
+        count = quantity(detail.quantity, f"{path}.Quantity")
+        heading = self._append(line, line_type=LineType.TEXT, product=product, sku=sku, name=name, quantity=count)
+        self.add(detail.line, f"{path}.", heading.line_id)
 
 
 def _product(item: shapes.Item | None, line: shapes.Line) -> tuple[canon.Ref | None, str | None, str | None]:
@@ -131,30 +134,3 @@ def _line_discount(detail: shapes.SalesItemDetail, booked: Decimal, path: str) -
     net = booked - discount if booked == full else booked
     allowance = AllowanceCharge(type=ChargeType.DISCOUNT, pct=rate or None, amount=sure_amount(discount, path))
     return [allowance], sure_amount(net, path)
-
-
-def _discount(parts: Parts, line: shapes.Line, path: str) -> None:
-    detail = line.discount_line_detail or shapes.DiscountDetail()
-    booked = abs(sure_amount(line.amount, f"{path}.Amount"))
-    if not booked:
-        return
-    percent = pct(detail.discount_percent, f"{path}.DiscountPercent") if detail.percent_based else None
-    parts.allowances.append(AllowanceCharge(type=ChargeType.DISCOUNT, reason=clean(line.description), pct=percent, amount=booked))
-
-
-def _group(parts: Parts, line: shapes.Line, joined: Joined, day: date, path: str) -> None:
-    """A bundle: the heading carries no money, its parts do."""
-    detail = line.group_line_detail or shapes.GroupDetail()
-    product, sku, name = _product(joined.get(shapes.Item, "Item", detail.group_item_ref), line)
-    heading = canon.Line(
-        line_id=_line_id(parts, line),
-        line_no=len(parts.lines) + 1,
-        line_type=LineType.TEXT,
-        product=product,
-        sku=sku,
-        name=name,
-        quantity=quantity(detail.quantity, f"{path}.Quantity") or ONE,
-    )
-    parts.lines.append(heading)
-    for index, part in enumerate(detail.line):
-        _sort(parts, part, joined, day, f"{path}.Line[{index}]", parent=heading.line_id)

@@ -2,9 +2,9 @@
 
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from decimal import ROUND_HALF_UP, Context, Decimal, Inexact, InvalidOperation
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 import phonenumbers
@@ -31,9 +31,9 @@ _MASK = re.compile(r"[X*•]{2,}", re.IGNORECASE)
 
 
 def decode(data: bytes, kind: type[T], what: str) -> T:
-    """A vendor object from its bytes. Raises MappingError naming the path and what is wrong there, never the value's neighbours."""
+    """A vendor object from its bytes. Raises MappingError naming the path and what is wrong there."""
     try:
-        return _decoder(kind).decode(data)
+        found: T = _decoder(kind).decode(data)
     except (msgspec.ValidationError, msgspec.DecodeError, UnicodeDecodeError) as error:
         unknown = "Invalid enum value" in str(error)
         raise MappingError(
@@ -41,15 +41,14 @@ def decode(data: bytes, kind: type[T], what: str) -> T:
             hint="QuickBooks gives something the connector does not know: extend its mapping" if unknown else "",
             cause=Cause.UNKNOWN_VALUE if unknown else Cause.MAPPING_ERROR,
         ) from None
+    return found
 
 
-@functools.cache
-def _decoder(kind: type[T]) -> msgspec.json.Decoder[T]:
-    return msgspec.json.Decoder(kind)
+_decoder: Callable[[Any], msgspec.json.Decoder[Any]] = functools.cache(msgspec.json.Decoder)
 
 
 @functools.lru_cache(maxsize=JOINED_MAX)
-def _joined(data: bytes, kind: type[T], what: str) -> T:
+def _joined(data: bytes, kind: Any, what: str) -> Any:
     return decode(data, kind, what)
 
 
@@ -74,7 +73,11 @@ class Joined:
     def find(self, kind: type[T], key: str) -> T | None:
         """The object if it was joined."""
         data = self._data.get(key)
-        return None if data is None else _joined(data, kind, key)
+        if data is None:
+            return None
+        remembered: Callable[..., T] = _joined
+        found = remembered(data, kind, key)
+        return found
 
     def home_currency(self) -> str:
         """The company's own currency, from its preferences."""
@@ -118,9 +121,9 @@ def price(value: Decimal | None, path: str) -> Decimal | None:
     return _at_scale(value, 8, path)
 
 
-def quantity(value: Decimal | None, path: str) -> Decimal | None:
-    """A quantity, 6 decimals."""
-    return _at_scale(value, 6, path)
+def quantity(value: Decimal | None, path: str) -> Decimal:
+    """A quantity, 6 decimals; one where none is given."""
+    return _at_scale(value if value is not None else Decimal(1), 6, path) or Decimal(0)
 
 
 def pct(value: Decimal | None, path: str) -> Decimal | None:
@@ -133,7 +136,7 @@ def fx_rate(value: Decimal | None, path: str) -> Decimal | None:
     return _at_scale(value, 10, path)
 
 
-# --- names, contact points, addresses ------------------------------------------------------------------------------------------
+# --- names, contact points, addresses ----------------------------------------------------------------------------------------
 
 
 def name_of(name: str | None, *, active: bool) -> str | None:
@@ -147,7 +150,7 @@ def name_of(name: str | None, *, active: bool) -> str | None:
 def emails_of(email: shapes.Email | None) -> list[ContactPoint]:
     """All addresses of a comma list, in order."""
     parts = [clean(part) for part in ((email.address if email else None) or "").split(",")]
-    return [ContactPoint(type="EMAIL", value=part) for part in dict.fromkeys(parts) if part]
+    return [ContactPoint(type="WORK", value=part) for part in dict.fromkeys(parts) if part]
 
 
 def phone_of(phone: shapes.Phone | None, kind: str, country: str | None) -> list[ContactPoint]:

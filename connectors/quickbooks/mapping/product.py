@@ -71,4 +71,6 @@ def category_from_vendor(item: shapes.Item, joined: Joined) -> canon.ProductCate
 def account_ref(joined: Joined, ref: shapes.Reference | None) -> canon.Ref | None:
     """A ledger account by its name."""
     account = joined.get(shapes.Account, "Account", ref)
-    return None if account is None else canon.Ref(id=account.id, code=clean(account.name), name=clean(account.fully_qualified_name))
+    return (
+        None if account is None else canon.Ref(id=account.id, code=clean(account.name), name=clean(account.fully_qualified_name))
+    )

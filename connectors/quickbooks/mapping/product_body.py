@@ -65,9 +65,7 @@ def _inventory(asked: Asked, body: Mapping[str, Any]) -> dict[str, Any]:
     return {"TrackQtyOnHand": True, "QtyOnHand": Decimal(0), "InvStartDate": day.isoformat()}
 
 
-def product_update(
-    asked: Asked, product: canon.Product, names: Names, company: Company, known: shapes.Item
-) -> dict[str, Any]:
+def product_update(asked: Asked, product: canon.Product, names: Names, company: Company, known: shapes.Item) -> dict[str, Any]:
     """A sparse body with the asked fields only. The type of an item stays what it is."""
     fields = asked.fields or frozenset()
     whole = _members(asked, product, names, company) | {"Name": item_name(asked, product.name or product.sku, product.sku)}

@@ -26,14 +26,14 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
     name: str | None = None
 
 
-class MetaData(Vendor):
+class MetaData(Vendor, frozen=True, kw_only=True):
     """When an object was made and last changed, in Pacific time."""
 
     create_time: Instant | None = None
     last_updated_time: Instant | None = None
 
 
-class Head(Vendor):
+class Head(Vendor, frozen=True, kw_only=True):
     """What reading needs of any object before it is mapped."""
 
     id: str
@@ -43,20 +43,20 @@ class Head(Vendor):
     """`Deleted` in change data capture: the transaction is gone."""
 
 
-class DatedHead(Head):
+class DatedHead(Head, frozen=True, kw_only=True):
     """The same with its dates."""
 
     meta_data: MetaData | None = None
 
 
-class Named(Vendor):
+class Named(Vendor, frozen=True, kw_only=True):
     """An object of a plain name list: Term, PaymentMethod, TaxCode."""
 
     id: str
     name: str
 
 
-class Account(Vendor):
+class Account(Vendor, frozen=True, kw_only=True):
     """A ledger account."""
 
     id: str
@@ -65,20 +65,20 @@ class Account(Vendor):
     fully_qualified_name: str | None = None
 
 
-class TaxRateDetail(Vendor):
+class TaxRateDetail(Vendor, frozen=True, kw_only=True):
     """One rate of a tax code."""
 
     tax_rate_ref: Reference
     tax_type_applicable: str | None = None
 
 
-class TaxRateList(Vendor):
+class TaxRateList(Vendor, frozen=True, kw_only=True):
     """Rates of a tax code, on sales or on purchases."""
 
     tax_rate_detail: list[TaxRateDetail] = []
 
 
-class TaxCode(Vendor):
+class TaxCode(Vendor, frozen=True, kw_only=True):
     """A tax code."""
 
     id: str
@@ -86,7 +86,7 @@ class TaxCode(Vendor):
     sales_tax_rate_list: TaxRateList | None = None
 
 
-class EffectiveRate(Vendor):
+class EffectiveRate(Vendor, frozen=True, kw_only=True):
     """A rate and the days it holds."""
 
     rate_value: Decimal
@@ -94,7 +94,7 @@ class EffectiveRate(Vendor):
     end_date: str | None = None
 
 
-class TaxRate(Vendor):
+class TaxRate(Vendor, frozen=True, kw_only=True):
     """A tax rate, in percent."""
 
     id: str
@@ -103,14 +103,14 @@ class TaxRate(Vendor):
     effective_tax_rate: list[EffectiveRate] = []
 
 
-class CurrencyPrefs(Vendor):
+class CurrencyPrefs(Vendor, frozen=True, kw_only=True):
     """Currency settings of a company."""
 
     home_currency: Reference | None = None
     multi_currency_enabled: bool = False
 
 
-class SalesFormsPrefs(Vendor):
+class SalesFormsPrefs(Vendor, frozen=True, kw_only=True):
     """Settings of sales forms."""
 
     custom_txn_numbers: bool = False
@@ -118,13 +118,13 @@ class SalesFormsPrefs(Vendor):
     allow_discount: bool = False
 
 
-class AccountingInfoPrefs(Vendor):
+class AccountingInfoPrefs(Vendor, frozen=True, kw_only=True):
     """Settings of the books."""
 
     book_close_date: date | None = None
 
 
-class Preferences(Vendor):
+class Preferences(Vendor, frozen=True, kw_only=True):
     """Settings of a company."""
 
     currency_prefs: CurrencyPrefs = CurrencyPrefs()
@@ -132,14 +132,14 @@ class Preferences(Vendor):
     accounting_info_prefs: AccountingInfoPrefs = AccountingInfoPrefs()
 
 
-class NameValue(Vendor):
+class NameValue(Vendor, frozen=True, kw_only=True):
     """A fact of a company by name."""
 
     name: str
     value: str | None = None
 
 
-class CompanyInfo(Vendor):
+class CompanyInfo(Vendor, frozen=True, kw_only=True):
     """Who a company is."""
 
     company_name: str | None = None
@@ -149,19 +149,19 @@ class CompanyInfo(Vendor):
     name_value: list[NameValue] = []
 
 
-class Email(Vendor):
+class Email(Vendor, frozen=True, kw_only=True):
     """E-mail addresses, separated by commas."""
 
     address: str | None = None
 
 
-class Phone(Vendor):
+class Phone(Vendor, frozen=True, kw_only=True):
     """A phone number as typed."""
 
     free_form_number: str | None = None
 
 
-class PostalAddress(Vendor):
+class PostalAddress(Vendor, frozen=True, kw_only=True):
     """A postal address. Country is ISO 3166-1 alpha-3 in answers."""
 
     id: str | None = None
@@ -176,7 +176,7 @@ class PostalAddress(Vendor):
     postal_code: str | None = None
 
 
-class Customer(Vendor):
+class Customer(Vendor, frozen=True, kw_only=True):
     """A customer, job or project. https://developer.intuit.com/app/developer/qbo/docs/api/accounting/all-entities/customer"""
 
     id: str
@@ -206,7 +206,7 @@ class Customer(Vendor):
     notes: str | None = None
 
 
-class Item(Vendor):
+class Item(Vendor, frozen=True, kw_only=True):
     """A product, service, bundle or category.
     https://developer.intuit.com/app/developer/qbo/docs/api/accounting/all-entities/item"""
 
@@ -230,7 +230,7 @@ class Item(Vendor):
     parent_ref: Reference | None = None
 
 
-class SalesItemDetail(Vendor):
+class SalesItemDetail(Vendor, frozen=True, kw_only=True):
     """What is sold on a line."""
 
     item_ref: Reference | None = None
@@ -245,14 +245,14 @@ class SalesItemDetail(Vendor):
     service_date: date | None = None
 
 
-class DiscountDetail(Vendor):
+class DiscountDetail(Vendor, frozen=True, kw_only=True):
     """A discount on the whole document."""
 
     percent_based: bool = False
     discount_percent: Decimal | None = None
 
 
-class GroupDetail(Vendor):
+class GroupDetail(Vendor, frozen=True, kw_only=True):
     """A bundle with its parts."""
 
     group_item_ref: Reference | None = None
@@ -260,7 +260,7 @@ class GroupDetail(Vendor):
     line: "list[Line]" = []
 
 
-class Line(Vendor):
+class Line(Vendor, frozen=True, kw_only=True):
     """A line; `detail_type` names the member that is filled."""
 
     id: str | None = None
@@ -273,7 +273,7 @@ class Line(Vendor):
     group_line_detail: GroupDetail | None = None
 
 
-class TaxLineDetail(Vendor):
+class TaxLineDetail(Vendor, frozen=True, kw_only=True):
     """VAT of one rate."""
 
     tax_rate_ref: Reference | None = None
@@ -281,35 +281,35 @@ class TaxLineDetail(Vendor):
     net_amount_taxable: Decimal | None = None
 
 
-class TaxLine(Vendor):
+class TaxLine(Vendor, frozen=True, kw_only=True):
     """VAT of one rate with its amount."""
 
     amount: Decimal | None = None
     tax_line_detail: TaxLineDetail | None = None
 
 
-class TxnTaxDetail(Vendor):
+class TxnTaxDetail(Vendor, frozen=True, kw_only=True):
     """VAT of a document."""
 
     total_tax: Decimal | None = None
     tax_line: list[TaxLine] = []
 
 
-class LinkedTxn(Vendor):
+class LinkedTxn(Vendor, frozen=True, kw_only=True):
     """A transaction this one is applied to or made from."""
 
     txn_id: str
     txn_type: str
 
 
-class PaymentLine(Vendor):
+class PaymentLine(Vendor, frozen=True, kw_only=True):
     """Which documents a part of a payment pays or uses up."""
 
     amount: Decimal
     linked_txn: list[LinkedTxn] = []
 
 
-class Payment(Vendor):
+class Payment(Vendor, frozen=True, kw_only=True):
     """A customer's payment; a credit memo is applied by a payment of 0.
     https://developer.intuit.com/app/developer/qbo/docs/api/accounting/all-entities/payment"""
 
@@ -329,7 +329,7 @@ class Memo(msgspec.Struct, frozen=True, kw_only=True):
     value: str | None = None
 
 
-class CustomField(Vendor):
+class CustomField(Vendor, frozen=True, kw_only=True):
     """A custom field of a sales form."""
 
     definition_id: str
@@ -344,7 +344,7 @@ class ShipMethod(msgspec.Struct, frozen=True, kw_only=True):
     name: str | None = None
 
 
-class Sale(Vendor):
+class Sale(Vendor, frozen=True, kw_only=True):
     """Invoice, SalesReceipt, CreditMemo, RefundReceipt or Estimate: one shape.
     https://developer.intuit.com/app/developer/qbo/docs/api/accounting/all-entities/invoice"""
 
@@ -382,7 +382,7 @@ class Sale(Vendor):
     txn_status: Literal["Pending", "Accepted", "Closed", "Rejected", "Converted"] | None = None
 
 
-class AttachedTo(Vendor):
+class AttachedTo(Vendor, frozen=True, kw_only=True):
     """What a file is attached to."""
 
     entity_ref: "EntityReference | None" = None
@@ -395,7 +395,7 @@ class EntityReference(msgspec.Struct, frozen=True, kw_only=True):
     value: str | None = None
 
 
-class Attachable(Vendor):
+class Attachable(Vendor, frozen=True, kw_only=True):
     """An uploaded file. https://developer.intuit.com/app/developer/qbo/docs/api/accounting/all-entities/attachable"""
 
     id: str
