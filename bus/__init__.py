@@ -1,0 +1,1 @@
+"""The shared part of the integration bus; knows no vendor by name."""

@@ -1,0 +1,1 @@
+"""The four services, the node that runs them together, the demonstration."""

@@ -112,17 +112,46 @@ MANIFEST: dict[str, Any] = {
     "secrets": [],
     "limits": [],
     "call_timeout_s": 5,
-    "streams": [{"name": "all", "entities": ["customer", "product", "sales_order"], "kind": "incremental", "poll_s": 60, "page_size_max": 10}],
+    "streams": [
+        {
+            "name": "all",
+            "entities": ["customer", "product", "sales_order"],
+            "kind": "incremental",
+            "poll_s": 60,
+            "page_size_max": 10,
+        }
+    ],
     "reads": {},
     "writes": {
         "customer": {
             "actions": ["create", "update", "deactivate"],
             "steps": [],
-            "fields": ["company_name", "display_name", "email", "phone", "vat_number", "address", "full_name", "language", "active"],
+            "fields": [
+                "company_name",
+                "display_name",
+                "email",
+                "phone",
+                "vat_number",
+                "address",
+                "full_name",
+                "language",
+                "active",
+            ],
             "match": ["email"],
         },
-        "product": {"actions": ["create", "update"], "steps": [], "fields": ["name", "sku", "description_long"], "match": ["sku"]},
-        "sales_order": {"actions": ["create"], "steps": [], "fields": [], "match": ["reference"], "product_markers": ["SHIPPING"]},
+        "product": {
+            "actions": ["create", "update"],
+            "steps": [],
+            "fields": ["name", "sku", "description_long"],
+            "match": ["sku"],
+        },
+        "sales_order": {
+            "actions": ["create"],
+            "steps": [],
+            "fields": [],
+            "match": ["reference"],
+            "product_markers": ["SHIPPING"],
+        },
     },
 }
 
@@ -148,13 +177,17 @@ class FakeVendor:
         document = self.objects[entity].get(external_id)
         if document is None:
             return None
-        return RawRecord(entity=entity, id=external_id, raw=_JSON.encode(document), version=str(self.versions[entity, external_id]))
+        return RawRecord(
+            entity=entity, id=external_id, raw=_JSON.encode(document), version=str(self.versions[entity, external_id])
+        )
 
 
 class FakeConnector:
     """A connector of the fake vendor; one step per write, two for customers (account, contact)."""
 
-    def __init__(self, vendor: FakeVendor, *, classes: Mapping[str, IdempotencyClass] | None = None, deaths: Deaths | None = None) -> None:
+    def __init__(
+        self, vendor: FakeVendor, *, classes: Mapping[str, IdempotencyClass] | None = None, deaths: Deaths | None = None
+    ) -> None:
         self.manifest = Manifest.model_validate(MANIFEST)
         self.vendor = vendor
         self.classes = dict(classes or {})
@@ -167,7 +200,9 @@ class FakeConnector:
         return Account(vendor_id="1", name="fake", currency="EUR")
 
     async def read(self, stream: str, position: Any) -> AsyncIterator[Page]:
-        records = [self.vendor.record(entity, i) for entity, rows in self.vendor.objects.items() if entity != "contact" for i in rows]
+        records = [
+            self.vendor.record(entity, i) for entity, rows in self.vendor.objects.items() if entity != "contact" for i in rows
+        ]
         yield Page(records=[record for record in records if record], position={"at": len(records)}, more=False)
 
     async def complete(self, records: Sequence[RawRecord]) -> Sequence[RawRecord | Exception]:
@@ -196,7 +231,9 @@ class FakeConnector:
             if hit:
                 record = self.vendor.record(entity, external_id)
                 assert record is not None
-                found.append(Found(record=record, number=getattr(document, "number", None), active=getattr(document, "active", True)))
+                found.append(
+                    Found(record=record, number=getattr(document, "number", None), active=getattr(document, "active", True))
+                )
         return found
 
     def plan(self, write: Write) -> Sequence[Step]:
@@ -297,5 +334,3 @@ def order(customer_id: str = "61", sku: str = "A-1", total: str = "121.00", **mo
         totals=canon.Totals(incl=Decimal(total)),
         **more,
     )
-
-

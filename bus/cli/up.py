@@ -31,7 +31,7 @@ async def _run(node: object) -> None:
 
     from services.node import Node
 
-    assert isinstance(node, Node)  # noqa: S101 - keeps the import of services out of start-up
+    assert isinstance(node, Node)
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

@@ -4,6 +4,7 @@ Hashes are HMACs under a tenant key, because a plain hash of an e-mail address c
 tenant only.
 """
 
+import contextlib
 import hashlib
 import hmac
 import re
@@ -110,10 +111,8 @@ def match_email(email: str) -> str:
     local, at, domain = text.rpartition("@")
     if not at:
         return text
-    try:
+    with contextlib.suppress(idna.IDNAError):
         domain = idna.encode(domain, uts46=True).decode()
-    except idna.IDNAError:
-        pass
     return f"{local}@{domain}"
 
 

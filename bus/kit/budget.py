@@ -290,17 +290,17 @@ class Budgets:
 
     async def _until_told(self, wait_s: float, left_s: float) -> float:
         """Waits for the answer that tells how much is left, at most until the window ends; returns the seconds waited."""
-        if wait_s > left_s:
-            raise RateLimited(f"the budget is not known for {wait_s:.0f} s", retry_after_s=wait_s)
         begun = self._clock.boot_ms()
         self._told.clear()
-        pause, told = asyncio.ensure_future(self._sleep(wait_s)), asyncio.ensure_future(self._told.wait())
+        pause, told = asyncio.ensure_future(self._sleep(min(wait_s, left_s))), asyncio.ensure_future(self._told.wait())
         try:
             await asyncio.wait({pause, told}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for task in (pause, told):
                 task.cancel()
             await asyncio.gather(pause, told, return_exceptions=True)
+        if wait_s > left_s and not self._told.is_set():
+            raise RateLimited(f"the budget is not known for {wait_s:.0f} s", retry_after_s=wait_s)
         return (self._clock.boot_ms() - begun) / 1000
 
 

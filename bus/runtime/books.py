@@ -1,7 +1,7 @@
 """The books (law 17): what became of every source object in every flow, from committed records only.
 
-Each (flow, source object) has one standing record in `bus.state`, so the counts of a flow add up to the objects polling knows. Lag is
-asked of Kafka, so that "quiet" means that nothing is on its way.
+Each (flow, source object) has one standing record in `bus.state`, so the counts of a flow add up to the objects polling knows.
+Lag is asked of Kafka, so that "quiet" means that nothing is on its way.
 """
 
 import asyncio

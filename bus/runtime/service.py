@@ -148,7 +148,7 @@ async def _until_drained(service: Service, main: Main) -> None:
     except asyncio.CancelledError:
         if not service.stop.is_set():
             raise
-        log.error("the drain took longer than %s s: what is open is resolved at the next start", DRAIN_S)  # noqa: TRY400
+        log.error("the drain took longer than %s s: what is open is resolved at the next start", DRAIN_S)
     finally:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)

@@ -128,12 +128,12 @@ class SlotOwnership:
 
     def _wait_for(self, work: Coroutine[Any, Any, None]) -> None:
         """Runs on the loop and waits, bounded: a hand-over that hangs must not hold the group up."""
-        assert self._loop is not None  # noqa: S101 - start sets it
+        assert self._loop is not None
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             future.result(HAND_OVER_S)
         except TimeoutError:
-            log.error("hand-over took longer than %s s: the next owner fences this one", HAND_OVER_S)  # noqa: TRY400
+            log.error("hand-over took longer than %s s: the next owner fences this one", HAND_OVER_S)
             future.cancel()
 
     def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
@@ -150,7 +150,7 @@ class SlotOwnership:
 
     def _poll(self) -> None:
         """The life of the thread: join, poll until told to stop, leave."""
-        assert self._loop is not None  # noqa: S101 - start sets it
+        assert self._loop is not None
         ended, loop = self._ended, self._loop
         try:
             self._member()

@@ -100,7 +100,7 @@ class Supervisor:
             await self._sleep(wait_s)
 
     async def _once(self, child: Child) -> int:
-        assert self._guard is not None  # noqa: S101 - run sets it
+        assert self._guard is not None
         environment = {**os.environ, **child.environment, GUARD_VARIABLE: str(self._guard[0])}
         process = await asyncio.create_subprocess_exec(
             *child.command, env=environment, pass_fds=(self._guard[0],), start_new_session=True, stdin=asyncio.subprocess.DEVNULL

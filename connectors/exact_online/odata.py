@@ -98,7 +98,7 @@ class OData:
         return answer.headers.get("content-type", "application/octet-stream").split(";")[0], answer.body
 
     def classify(self, answer: Answer) -> BusError | None:
-        """500 with an envelope is a refused value, for good; without one it is an outage. Texts are localised: never branched on."""
+        """500 with an envelope is a refusal for good, without one an outage. Texts are localised: never branched on."""
         if 200 <= answer.status < 300:
             return None
         words = _words(answer)

@@ -1,8 +1,8 @@
 """Streams of Exact Online: which objects changed, by the row versions of the sync feeds.
 
-A feed's cursor is its highest Timestamp. It is asked from 1,000 below, because a long write may commit a lower version late; rows of
-that span already handed out are known by their Timestamp, which no two versions share. Headers and parts have feeds of their own: a
-change in any of them reads the whole object again. Deletes have a feed too and are read last.
+A feed's cursor is its highest Timestamp. It is asked from 1,000 below, because a long write may commit a lower version late;
+rows of that span already handed out are known by their Timestamp, which no two versions share. Headers and parts have feeds of their own:
+a change in any of them reads the whole object again. Deletes have a feed too and are read last.
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -142,7 +142,7 @@ class Reader:
         yield Page(records=deleted, position=position, more=False)
 
     async def _read(self, stream: str, ids: Sequence[str], again: Mapping[str, int], waiting: dict[str, int]) -> list[RawRecord]:
-        """Whole objects; orders whose parts are not all there yet are left for the next poll, and in the end shown as they are."""
+        """Whole objects; orders whose parts are not all there wait for the next poll, and in the end are shown as they are."""
         found = await self._wholes.read(stream, ids)
         records = [found[object_id] for object_id in ids if object_id in found]
         if stream != "sales_order":

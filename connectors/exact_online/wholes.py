@@ -1,4 +1,5 @@
-"""Puts whole objects together: header and lines, account and contacts, item and prices. One reader for polls, searches and read-backs."""
+"""Puts whole objects together: header and lines, account and contacts, item and prices. One reader for polls, searches and
+read-backs."""
 
 import hashlib
 from collections import defaultdict
@@ -54,7 +55,9 @@ class Wholes:
         if self._vat_read_at is None or (now - self._vat_read_at).total_seconds() > REFERENCES_S:
             rows = await self._odata.rows("vat/VATCodes", ("Code", "Type", "Percentage"))
             self._vat_types = {code(row["Code"]) or "": row["Type"] for row in rows}
-            self._vat_fractions = {code(row["Code"]) or "": row["Percentage"] for row in rows if row.get("Percentage") is not None}
+            self._vat_fractions = {
+                code(row["Code"]) or "": row["Percentage"] for row in rows if row.get("Percentage") is not None
+            }
             self._vat_read_at = now
         return self._vat_types
 

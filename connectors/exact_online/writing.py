@@ -1,7 +1,7 @@
 """Writes of Exact Online: plans, calls, and searches for what an unclear call may have made.
 
-Exact has no idempotency key and no ETag: a create is found again by a mark the bus chose (SearchCode, Code, YourRef) or by content within
-its parent; an update reads first, sends only what changed, and reads back.
+Exact has no idempotency key and no ETag: a create is found again by a mark the bus chose (SearchCode, Code, YourRef) or by
+content within its parent; an update reads first, sends only what changed, and reads back.
 """
 
 from collections.abc import Mapping, Sequence
@@ -40,7 +40,7 @@ def plan(write: Write) -> Sequence[Step]:
 
 def _plan_customer(write: Write) -> Sequence[Step]:
     document = write.document
-    assert isinstance(document, canon.Customer)  # noqa: S101 - the entity says so
+    assert isinstance(document, canon.Customer)
     mark = search_mark(write.key)
     body = {**customers.account_to_vendor(document, None), "Status": "C", "SearchCode": mark}
     steps = [Step(name="account", idempotency=IdempotencyClass.SEARCH, key=mark, primary=True, body=body)]
@@ -54,7 +54,7 @@ def _plan_customer(write: Write) -> Sequence[Step]:
 
 def _plan_product(write: Write) -> Sequence[Step]:
     document = write.document
-    assert isinstance(document, canon.Product)  # noqa: S101 - the entity says so
+    assert isinstance(document, canon.Product)
     body = products.item_to_vendor(document, None)
     for name, member in (("vat_code", "SalesVatCode"), ("unit", "Unit")):
         if value := write.value(name):
@@ -69,7 +69,7 @@ def _plan_product(write: Write) -> Sequence[Step]:
 
 def _plan_order(write: Write) -> Sequence[Step]:
     document = write.document
-    assert isinstance(document, canon.SalesOrder | canon.SalesInvoice)  # noqa: S101 - the entity says so
+    assert isinstance(document, canon.SalesOrder | canon.SalesInvoice)
     if not write.reference:
         raise MappingError("an Exact order needs a reference to be found again", hint="give the flow a `reference`")
     if len(write.reference) > REFERENCE_MAX:
@@ -147,7 +147,7 @@ class Writing:
 
     async def _account(self, write: Write, step: Step, done: Mapping[str, StepResult]) -> StepResult:
         body = dict(step.body)
-        assert isinstance(write.document, canon.Customer)  # noqa: S101 - planned so
+        assert isinstance(write.document, canon.Customer)
         if self._config.kind_field and (kind := await self._wholes.classification(str(write.document.kind))):
             body[self._config.kind_field] = kind
         created = await self._odata.post("crm/Accounts", body)
@@ -265,7 +265,7 @@ class Writing:
     # --- changes -----------------------------------------------------------------------------------------------------------
 
     async def _update(self, write: Write, step: Step, done: Mapping[str, StepResult]) -> StepResult:
-        assert write.external_id is not None  # noqa: S101 - an update has one
+        assert write.external_id is not None
         if step.body:
             await self._odata.put(SETS[write.entity], write.external_id, step.body)
         if write.entity == "product" and write.fields and "prices" in write.fields:
@@ -276,7 +276,7 @@ class Writing:
 
     async def _new_price(self, write: Write) -> None:
         """A base price of the same currency is changed in place, else a row is added."""
-        assert isinstance(write.document, canon.Product)  # noqa: S101 - the entity says so
+        assert isinstance(write.document, canon.Product)
         price = products.base_price(write.document)
         if price is None:
             return
@@ -295,7 +295,7 @@ class Writing:
             await self._odata.post("logistics/SalesItemPrices", body)
 
     async def _new_delivery(self, write: Write) -> None:
-        assert isinstance(write.document, canon.Customer)  # noqa: S101 - the entity says so
+        assert isinstance(write.document, canon.Customer)
         address = customers.delivery_of(customers.plain(write.document))
         if address is None:
             return
@@ -305,7 +305,7 @@ class Writing:
 
     async def _deactivate(self, write: Write, step: Step, done: Mapping[str, StepResult]) -> StepResult:
         """An end date in the past: there is no active flag."""
-        assert write.external_id is not None  # noqa: S101 - only written objects are switched off
+        assert write.external_id is not None
         await self._odata.put(SETS[write.entity], write.external_id, {"EndDate": self._day(-1)})
         return await self._read_back(write, write.external_id, {})
 

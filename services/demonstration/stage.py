@@ -54,7 +54,7 @@ class SimulatorProcess:
                 limit=1 << 20,
             )
         os.close(read_end)
-        assert process.stdout is not None  # noqa: S101 - asked for above
+        assert process.stdout is not None
         try:
             line = await asyncio.wait_for(process.stdout.readline(), START_S)
         except TimeoutError:

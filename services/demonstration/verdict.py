@@ -1,7 +1,7 @@
 """The verdict: do the two simulators' books agree, by their own words? Pure.
 
-Our counters are not asked. What an example expects is stated beside it in `expected.toml`: which documents of which system must stand
-at which other one, exactly once, equal in total and per VAT rate.
+Our counters are not asked. What an example expects is stated beside it in `expected.toml`: which documents of which system must
+stand at which other one, exactly once, equal in total and per VAT rate.
 """
 
 import tomllib

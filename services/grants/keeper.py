@@ -126,7 +126,7 @@ class Keeper:
         try:
             tokens = await self._desk.exchange(login.code, login.redirect_uri)
         except (AccessRevoked, TransientError, ApiChanged) as error:
-            log.error("login failed", extra={"connection": self._connection, "reason": str(error), "alert": True})  # noqa: TRY400
+            log.error("login failed", extra={"connection": self._connection, "reason": str(error), "alert": True})
             await self._put(self._without_tokens(f"login failed: {error}", offset + 1))
             return
         self.unsaved = Unsaved(after_version=self._version(), tokens=tokens, requests_offset=offset + 1)

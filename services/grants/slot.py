@@ -96,7 +96,7 @@ class GrantSlot:
                 wait = min(await _to_its_end(self._advance(keeper, name)), SECRET_LOOK_S)
                 metrics.put("bus_connection_paused", 0, service="grants", connection=name)
             except (SettingsError, ManifestError) as error:
-                log.error("connection is paused", extra={"connection": name, "reason": str(error)})  # noqa: TRY400
+                log.error("connection is paused", extra={"connection": name, "reason": str(error)})
                 metrics.put("bus_connection_paused", 1, service="grants", connection=name)
                 wait = SECRET_LOOK_S
             await self._sleep(name, wait)
@@ -176,7 +176,7 @@ class GrantSlot:
         try:
             request: RequestRecord = await self._env.codec.read(topics.REQUESTS, record.value)
         except MappingError as error:
-            log.error("a request does not read", extra={"offset": record.offset, "reason": str(error)})  # noqa: TRY400
+            log.error("a request does not read", extra={"offset": record.offset, "reason": str(error)})
             return
         if request.kind is RequestKind.LOGIN and request.connection in self._wakes:
             self._waiting_logins.append((request.connection, request, record.offset))

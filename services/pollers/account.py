@@ -18,10 +18,10 @@ from bus.kit.connector import Connector, Page, RawRecord
 from bus.kit.manifest import Stream
 from bus.runtime.codec import Codec
 from bus.runtime.publisher import Outgoing
+from bus.runtime.retry import wait_s
 from schemas.system import CursorRecord
 from services.pollers.judging import is_held
 from services.pollers.publishing import Counts, PageBuilder, Seen, is_stale
-from bus.runtime.retry import wait_s
 
 log = logging.getLogger(__name__)
 

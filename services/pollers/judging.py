@@ -81,9 +81,7 @@ def is_held(state: AccountState, seen: SeenRecord | None, entity: str, source_id
         if intent.external_id is not None:
             if intent.external_id == source_id:
                 return True
-        elif seen is None and not linked:
-            return True
-        elif any(step.external_id == source_id for step in intent.steps):
+        elif (seen is None and not linked) or any(step.external_id == source_id for step in intent.steps):
             return True
     return False
 

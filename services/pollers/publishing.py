@@ -1,7 +1,7 @@
 """One page, from the vendor's bytes to one committed transaction.
 
-Events, what is known, what can be matched and the cursor become true together (law 1): a crash before the commit repeats the page,
-a crash after it goes on behind it.
+Events, what is known, what can be matched and the cursor become true together (law 1): a crash before the commit repeats the
+page, a crash after it goes on behind it.
 """
 
 import logging
@@ -13,7 +13,7 @@ import msgspec
 
 from bus.core import topics
 from bus.core.clock import Clock
-from bus.core.errors import BusError, MappingError, RecordError
+from bus.core.errors import MappingError, RecordError
 from bus.core.identity import Hasher, event_id, match_keys
 from bus.kit.connector import Connector, Page, RawRecord
 from bus.runtime.codec import Codec

@@ -73,8 +73,8 @@ class PollerSlot:
         self._open: list[OpenConnection] = []
 
     async def take_over(self) -> None:
-        """Steps: 1 fence the old owner; 2 read what polling knows and where it stands; 3 read the sink's state; 4 requests from now on."""
-        # 1
+        """Steps: 1 fence the old owner; 2 read what polling knows and where it stands; 3 read the sink's state; 4 requests from
+        now on."""  # 1
         await self._publisher.open()
         # 2
         await self._seen.load(topics.SEEN, self.slot)

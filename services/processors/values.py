@@ -123,7 +123,7 @@ def _header_value(setting: Setting, record: Record, known: Mapping[str, Any]) ->
 
 def _line_values(setting: Setting, record: Record, known: Mapping[str, Any]) -> Iterator[Resolved]:
     document = record.entity
-    assert isinstance(document, Document)  # noqa: S101  (asked by the caller)
+    assert isinstance(document, Document)
     for line_id, place in places(document):
         if _needs_nothing(place):
             continue
@@ -141,7 +141,7 @@ def _line_values(setting: Setting, record: Record, known: Mapping[str, Any]) -> 
 
 def _looked_up(setting: Setting, record: Record, line_id: str, names: Mapping[str, Any]) -> Resolved | None:
     place, tax = names["line"], names["tax"]
-    assert setting.table is not None  # noqa: S101  (asked by the caller)
+    assert setting.table is not None
     asked: dict[str, str | None] = {}
     for column in setting.table.key:
         if column in setting.by:
@@ -176,7 +176,7 @@ def _asked(expression: Expression, names: Mapping[str, Any]) -> str | None:
 
 
 def _from_row(setting: Setting, asked: Mapping[str, str | None], row: Row | None, line_id: str | None) -> Resolved:
-    assert setting.table is not None  # noqa: S101  (asked by the caller)
+    assert setting.table is not None
     if row is None:
         if setting.rule.default is None:
             raise setting.table.missing(asked)

@@ -18,6 +18,7 @@ from bus.core.clock import Clock, micros
 from bus.core.errors import BusError, CredentialError, MissingDependency, RecordError, StreamError, TransientError, WriteConflict
 from bus.core.policy import decode_policy
 from bus.runtime.codec import Codec
+from bus.runtime.retry import wait_s
 from bus.runtime.slotwork import OwnershipLost
 from bus.runtime.state import AccountState, backfill_key, link_key, object_key
 from schemas.system import (
@@ -37,7 +38,6 @@ from schemas.system import (
 from services.sinks.carrying import Carrier
 from services.sinks.ledger import Change, Entry, Ledger
 from services.sinks.locks import KeyLocks
-from bus.runtime.retry import wait_s
 from services.sinks.settlement import Settlement, dead_letter, link_changes, refused, result_record, standing_change
 
 log = logging.getLogger(__name__)

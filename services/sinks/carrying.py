@@ -25,9 +25,9 @@ from schemas.system import (
     Command,
     IntentRecord,
     IntentState,
+    LinkedBy,
     LinkRecord,
     LinkState,
-    LinkedBy,
     ObjectRef,
     ObjectState,
     Outcome,
@@ -158,7 +158,7 @@ class Carrier:
         assert command.source and command.flow
         reason = command.reason or ""
         if reason.startswith("dead:"):
-            _, cause, detail = (reason.split(":", 2) + ["", ""])[:3]
+            _, cause, detail = [*reason.split(":", 2), "", ""][:3]
             known = Cause(cause) if cause in Cause.__members__ else Cause.UNKNOWN
             return Settlement(standing=Standing.DEAD, outcome=Outcome.DEAD, cause=known, detail=detail)
         if reason == "echo":
@@ -425,9 +425,9 @@ class Carrier:
                 detail="written earlier",
             )
         ids = await self._references(task)
-        if not self._is_open(task.entity, task.source, None):
-            if (skipped := await self._existing(task, document, ids)) is not None:
-                return skipped
+        is_new = not self._is_open(task.entity, task.source, None)
+        if is_new and (skipped := await self._existing(task, document, ids)) is not None:
+            return skipped
         try:
             done = await self._write(self._create(task, ids), task.raw)
         except Incomplete as part:

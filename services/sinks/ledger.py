@@ -1,7 +1,7 @@
 """Group commit of one slot: the only way anything a sink decides becomes true.
 
-Tasks of all accounts of the slot hand in entries; the ledger commits everything that waits in one transaction, then applies it to the
-in-memory states, then lets the tasks go on. One writer, one order (laws 5 and 21): memory never runs ahead of the log.
+Tasks of all accounts of the slot hand in entries; the ledger commits everything that waits in one transaction, then applies it
+to the in-memory states, then lets the tasks go on. One writer, one order (laws 5 and 21): memory never runs ahead of the log.
 """
 
 import asyncio

@@ -136,7 +136,7 @@ class SinkSlot:
                     log.warning("connection waits: %s", error, extra={"connection": name})
                 await asyncio.sleep(getattr(error, "retry_after_s", None) or wait_s(attempt, longest_s=60))
             except RecordError as error:
-                log.error("connection is not served: %s", error, extra={"connection": name})  # noqa: TRY400
+                log.error("connection is not served: %s", error, extra={"connection": name})
                 metrics.put("bus_connection_paused", 1, service="sinks", connection=name)
                 return None
             else:
@@ -151,7 +151,7 @@ class SinkSlot:
             try:
                 batch = await self._reader.take(500, 0.2) if self._reader.positions else []
             except OffsetLost as error:
-                log.error("commands were lost to retention: a replay is needed: %s", error)  # noqa: TRY400
+                log.error("commands were lost to retention: a replay is needed: %s", error)
                 await asyncio.sleep(LAG_EVERY_S)
                 continue
             except TransientError as error:

@@ -105,7 +105,7 @@ class Writer:
     async def _perform(
         self, write: Write, step: Step, index: int, intent: IntentRecord, done: Mapping[str, StepResult]
     ) -> tuple[StepResult, IntentRecord]:
-        """Steps: 1 the deadline begins; 2 intent committed; 3 still in time; 4 the call. Its answer is committed by the caller."""
+        """Steps: 1 the deadline begins; 2 intent committed; 3 still in time; 4 the call. The caller commits its answer."""
         timeout_ms = int(self._connector.manifest.call_timeout_s * 1000)
         # 1
         deadline = self._clock.boot_ms() + COMMIT_TIMEOUT_S * 1000 + 2 * timeout_ms
@@ -158,7 +158,7 @@ class Writer:
             case _:
                 raise AmbiguousWrite(
                     f"{write.entity} {step.name}: the call ended without an answer and the vendor offers no way to tell",
-                    hint=f"look at the account for what {write.reference or write.source.id} may have made, then release or discard it",
+                    hint=f"look what {write.reference or write.source.id} may have made there, then release or discard it",
                 )
 
     async def _search(

@@ -137,15 +137,15 @@ class ContractAccount:
     def contents(self, records: list[RawRecord]) -> dict[tuple[str, str], bytes | None]:
         """The newest content per object; None when deleted."""
         encoder = msgspec.json.Encoder(order="sorted")
-        return {
-            (r.entity, r.id): None if r.deleted else encoder.encode(self.connector.to_canonical(r)) for r in records
-        }
+        return {(r.entity, r.id): None if r.deleted else encoder.encode(self.connector.to_canonical(r)) for r in records}
 
     # --- writing ---------------------------------------------------------------------------------------------------------------
 
     def write_of(self, entity: str, document: Any, **more: Any) -> Write:
         source = ObjectRef(connection="peer", entity=entity, id=more.pop("source_id", "S1"))
-        return Write(action="create", entity=entity, source=source, document=document, key="0d5c1f6a-0000-5000-8000-000000000001", **more)
+        return Write(
+            action="create", entity=entity, source=source, document=document, key="0d5c1f6a-0000-5000-8000-000000000001", **more
+        )
 
     async def perform(self, write: Write) -> StepResult:
         """All steps of a write; the primary step's result with the last record."""
@@ -193,7 +193,10 @@ class ContractAccount:
             source_id=source_id,
             document_type=self.exercise.document_type,
             resolved=[
-                *(Resolved(name=n, line_id="1", kind=ValueKind.TEXT, value=v, rule="contract") for n, v in self.exercise.values.items()),
+                *(
+                    Resolved(name=n, line_id="1", kind=ValueKind.TEXT, value=v, rule="contract")
+                    for n, v in self.exercise.values.items()
+                ),
                 *(Resolved(name=n, kind=ValueKind.TEXT, value=v, rule="contract") for n, v in self.exercise.header.items()),
             ],
             ids={"customer": customer_id, "product:1": found.record.id},

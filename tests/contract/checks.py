@@ -48,7 +48,9 @@ async def check_a_second_poll_yields_exactly_the_changes(account: ContractAccoun
         first = account.contents(records)
         account.simulator.clock.advance(3)
         again, position = await account.poll(stream.name, position)
-        assert all(first.get(key) == value for key, value in account.contents(again).items()), f"{stream.name}: something changed by itself"
+        assert all(first.get(key) == value for key, value in account.contents(again).items()), (
+            f"{stream.name}: something changed by itself"
+        )
         for entity in stream.entities:
             target = next((r for r in records if r.entity == entity and not r.deleted), None)
             if entity not in account.exercise.edits or target is None:
@@ -95,7 +97,11 @@ async def check_an_update_changes_what_it_names_and_nothing_else(account: Contra
     before = account.connector.to_canonical(known)
     wanted = customer("Some other name", "new@vandijk.test")
     write = msgspec.structs.replace(
-        account.write_of("customer", wanted), action="update", fields=frozenset({"email"}), external_id=made.external_id, known=known
+        account.write_of("customer", wanted),
+        action="update",
+        fields=frozenset({"email"}),
+        external_id=made.external_id,
+        known=known,
     )
     result = await account.perform(write)
     assert result.record is not None
@@ -137,7 +143,9 @@ async def check_a_search_for_what_was_never_made_finds_nothing(account: Contract
 async def check_a_document_is_written_with_exact_totals(account: ContractAccount) -> None:
     made = await account.create_customer()
     result = await account.perform(await account.order(made.external_id))
-    document = next(d for d in account.simulator.books()["documents"] if result.external_id.endswith(d["id"]) or d["id"] == result.external_id)
+    document = next(
+        d for d in account.simulator.books()["documents"] if result.external_id.endswith(d["id"]) or d["id"] == result.external_id
+    )
     assert document["total_incl"] == "121.00"
     assert document["reference"] == "T-1001" or document["number"] == "T-1001"
     assert result.record is not None
@@ -221,5 +229,7 @@ async def check_exactly_one_step_is_primary(account: ContractAccount) -> None:
             assert declared.get(step.name) == str(step.idempotency), f"{write.entity} {step.name}: the manifest says otherwise"
 
 
-CHECKS: dict[str, Check] = {name.removeprefix("check_"): check for name, check in list(globals().items()) if name.startswith("check_")}
+CHECKS: dict[str, Check] = {
+    name.removeprefix("check_"): check for name, check in list(globals().items()) if name.startswith("check_")
+}
 REAL_LIMITS = frozenset({"declared_limits_are_never_exceeded"})

@@ -325,4 +325,4 @@ def from_published(*kinds: Mapping[str, Mapping[str, Any]]) -> Configuration:
     return Configuration.of([MODELS[value["kind"]].model_validate(value) for kind in kinds for value in kind.values()])
 
 
-assert set(ENTITIES) == set(Entity.__args__)  # type: ignore[attr-defined]  # noqa: S101  (two spellings of one fact)
+assert set(ENTITIES) == set(Entity.__args__)  # type: ignore[attr-defined]

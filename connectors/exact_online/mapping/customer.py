@@ -1,7 +1,7 @@
 """Account ↔ canonical customer.
 
-The account's own address counts as the billing address: it is the one on documents unless another is chosen, and the other side of
-every flow has a billing address but no visit address.
+The account's own address counts as the billing address: it is the one on documents unless another is chosen, and the other side
+of every flow has a billing address but no visit address.
 """
 
 from typing import Any
@@ -104,7 +104,7 @@ def address_of(row: shapes.Account | shapes.Address, kind: AddressType) -> canon
 def _contact(contact: shapes.Contact, main: str | None) -> canon.Contact:
     return canon.Contact(
         id=contact.ID,
-        is_main=contact.ID == main,
+        is_main=main == contact.ID,
         subject=f"contact:{contact.ID}",
         pii=canon.PartyPii(
             given_name=clean(contact.FirstName),

@@ -106,7 +106,11 @@ def _line(line: shapes.OrderLine, whole: shapes.WholeOrder) -> canon.Line:
 def _charge(charge: shapes.ChargeLine, whole: shapes.WholeOrder) -> canon.AllowanceCharge:
     net = charge.AmountFCExclVAT or Decimal(0)
     gross = charge.AmountFCInclVAT if charge.AmountFCInclVAT is not None else net
-    taxes = [_tax(charge.VATCode, whole.VatFractions.get(code(charge.VATCode) or ""), net, gross - net)] if code(charge.VATCode) else []
+    taxes = (
+        [_tax(charge.VATCode, whole.VatFractions.get(code(charge.VATCode) or ""), net, gross - net)]
+        if code(charge.VATCode)
+        else []
+    )
     kind = ChargeType.SHIPPING if charge.IsShippingCost else ChargeType.FEE
     return canon.AllowanceCharge(type=kind, amount=net, taxes=taxes)
 
@@ -125,7 +129,9 @@ def _breakdown(whole: shapes.WholeOrder) -> list[canon.TaxLine]:
     ]
     for charge in whole.Charges:
         net = charge.AmountFCExclVAT or Decimal(0)
-        rows.append((charge.VATCode, whole.VatFractions.get(code(charge.VATCode) or ""), net, (charge.AmountFCInclVAT or net) - net))
+        rows.append(
+            (charge.VATCode, whole.VatFractions.get(code(charge.VATCode) or ""), net, (charge.AmountFCInclVAT or net) - net)
+        )
     for vat_code, fraction, base, amount in rows:
         name = code(vat_code) or ""
         total = sums.setdefault(name, [Decimal(0), Decimal(0)])
@@ -186,8 +192,8 @@ def lines_to_vendor(
 ) -> list[dict[str, Any]]:
     """Order lines: items, then charges as lines of their own item.
 
-    A document discount is spread over the lines by largest remainder and goes into their prices, because Exact's header discount is
-    in division currency and has no VAT of its own.
+    A document discount is spread over the lines by largest remainder and goes into their prices, because Exact's header
+    discount is in division currency and has no VAT of its own.
     """
     codes = {item.line_id: item for item in resolved if item.name == "vat_code" and item.line_id is not None}
     items = [line for line in document.lines if f"product:{line.line_id}" in ids]

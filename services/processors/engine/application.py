@@ -32,7 +32,7 @@ class Engine:
     def consumer(self) -> SafeConsumer:
         """The consumer; it exists once the application has started."""
         consumer = self.app.consumer
-        assert isinstance(consumer, SafeConsumer)  # noqa: S101  (the transport makes no other)
+        assert isinstance(consumer, SafeConsumer)
         return consumer
 
     async def start(self) -> None:

@@ -115,6 +115,41 @@ async def test_calls_wait_for_the_first_answer_and_no_longer() -> None:
     assert budgets.used() == {"minute": 4}
 
 
+async def test_an_impatient_call_waits_for_the_first_answer_as_long_as_it_can() -> None:
+    budgets, _ = build(MINUTE)
+    await budgets.take("/x")
+    with pytest.raises(RateLimited) as limited:
+        await budgets.take("/x", wait_max_s=5)
+    assert limited.value.retry_after_s == 31
+    impatient = asyncio.create_task(budgets.take("/x", wait_max_s=5))
+    await asyncio.sleep(0)
+    budgets.correct({"left": "9", "max": "10"}, "/x")
+    await impatient
+
+
+async def test_of_what_is_left_after_a_restart_only_our_share_is_taken() -> None:
+    budgets, clock = build(MINUTE, share=40)
+    await budgets.take("/x")
+    begin = clock.now()
+    budgets.correct({"left": "5", "max": "10", "reset": reset_of(begin.replace(second=0))}, "/x")
+    for _ in range(2):  # 40 % of 5
+        await budgets.take("/x")
+    assert clock.now() == begin
+    await budgets.take("/x")
+    assert clock.now() > begin
+
+
+async def test_calls_in_flight_are_taken_off_what_is_left() -> None:
+    budgets, clock = build(MINUTE)
+    clock.advance(60)  # a window of our own
+    for _ in range(2):
+        await budgets.take("/x")
+    begin = clock.now()
+    budgets.correct({"left": "1", "max": "10", "reset": reset_of(begin.replace(second=0))}, "/x")
+    await budgets.take("/x")
+    assert clock.now() > begin
+
+
 async def test_a_sliding_limit_fills_at_its_own_pace_after_a_start() -> None:
     budgets, clock = build(Limit(name="minute", calls=60, per_s=60))
     begin = clock.now()

@@ -82,7 +82,9 @@ class Poller:
 
     def events(self, start: int = 0) -> list[Any]:
         return [
-            self.codec.decode(r.topic, r.value) for r in self.log.records[start:] if r.topic.startswith("bus.canon.") and r.value is not None
+            self.codec.decode(r.topic, r.value)
+            for r in self.log.records[start:]
+            if r.topic.startswith("bus.canon.") and r.value is not None
         ]
 
     def commands(self, kind: CommandKind) -> list[Any]:

@@ -190,7 +190,9 @@ async def test_an_order_with_a_known_reference_is_skipped_and_linked() -> None:
     world.observe("product", world.vendor.put("product", canon.Product(sku="A-1")))
     world.command(order("61"), action=Action.CREATE, resolved={"reference": "QBO-1"}, **ORDER)
     await world.live()
-    world.log.records = [record for record in world.log.records if not record.key.startswith(("link|target|sales_order", "standing", "intent"))]
+    world.log.records = [
+        record for record in world.log.records if not record.key.startswith(("link|target|sales_order", "standing", "intent"))
+    ]
     world.outbound.append(world.outbound[-1])
     state = await world.live()
     assert len(world.vendor.objects["sales_order"]) == 1

@@ -8,7 +8,6 @@ from bus.core.clock import FrozenClock, micros
 from bus.core.identity import Entity, Hasher, command_id, event_id
 from bus.core.policy import WritePolicy, encode_policy
 from bus.runtime.state import AccountState
-from schemas import canon
 from schemas.canon import EventMeta, Operation
 from schemas.system import Action, Command, CommandKind, ObjectRef, ObjectState, Outcome, Resolved, Standing, ValueKind
 from services.pollers.publishing import EVENT_TYPES
@@ -172,7 +171,7 @@ class World:
                 if not sink._lanes:
                     self.clock.advance(30)
                     sink._release_due()
-            raise AssertionError(f"not quiet: {[s for s in state.parked()]}")
+            raise AssertionError(f"not quiet: {list(state.parked())}")
         finally:
             for task in [writer, *sink._tasks]:
                 task.cancel()
@@ -195,5 +194,3 @@ def standing_of(state: AccountState, source_id: str = "61", entity: str = "custo
     record = state.standing(flow, ObjectRef(connection=PEER, entity=entity, id=source_id))
     assert record is not None
     return record
-
-
