@@ -44,6 +44,7 @@ CONNECT_TIMEOUT_S = 10.0
 _ENCODER = msgspec.json.Encoder(decimal_format="number")
 _DECODER = msgspec.json.Decoder(float_hook=Decimal)
 _WHOLE = msgspec.json.Decoder(msgspec.Raw)
+_BINARY = ("image/", "application/pdf", "application/octet-stream")
 _BOM = b"\xef\xbb\xbf"
 _PERSONAL = re.compile(r"[^/]*(?:@|%40)[^/]*")
 
@@ -171,7 +172,7 @@ class VendorClient:
     ) -> Answer:
         """One call and its answer. Raises errors of `bus.core.errors` only.
 
-        `decode=False` for bodies that are no JSON (pictures). `authorize=False` for signed URLs of other hosts, which never get
+        `decode=False` for bodies that are no JSON; what is declared as a picture or file is taken as one. `authorize=False` for signed URLs of other hosts, which never get
         the token; without it a URL must be of the connection's own host.
         """
         sent = dict(headers or {})
@@ -326,7 +327,8 @@ class VendorClient:
 
     def _judge(self, answer: Answer, ask: _Ask) -> BusError | None:
         """The error an answer stands for. A success that is not whole JSON is none."""
-        if ask.decode and answer.body and 200 <= answer.status < 300:
+        kind = answer.headers.get("content-type", "")
+        if ask.decode and answer.body and 200 <= answer.status < 300 and not kind.startswith(_BINARY):
             try:
                 _WHOLE.decode(answer.body.removeprefix(_BOM))
             except msgspec.DecodeError:

@@ -80,6 +80,14 @@ async def test_a_success_that_is_not_json_never_passes_for_one(body: bytes) -> N
     assert (await desk.client.call("GET", "x", decode=False)).body == body
 
 
+async def test_a_picture_is_taken_as_one_and_a_page_of_html_is_not() -> None:
+    desk = Desk(lambda _: httpx.Response(200, content=b"GIF89a", headers={"content-type": "image/gif"}))
+    assert (await desk.client.call("GET", "x")).body == b"GIF89a"
+    desk = Desk(lambda _: httpx.Response(200, content=b"<html>", headers={"content-type": "text/html"}))
+    with pytest.raises(ApiChanged):
+        await desk.client.call("GET", "x")
+
+
 async def test_an_empty_success_is_one() -> None:
     assert (await Desk(answers(204)).write()).body == b""
 
