@@ -172,8 +172,8 @@ class VendorClient:
     ) -> Answer:
         """One call and its answer. Raises errors of `bus.core.errors` only.
 
-        `decode=False` for bodies that are no JSON; what is declared as a picture or file is taken as one. `authorize=False` for signed URLs of other hosts, which never get
-        the token; without it a URL must be of the connection's own host.
+        `decode=False` for bodies that are no JSON; what is declared as a picture or file is taken as one. `authorize=False` for
+        signed URLs of other hosts, which never get the token; without it a URL must be of the connection's own host.
         """
         sent = dict(headers or {})
         if json is not None:
