@@ -4,7 +4,7 @@ from bus.core.identity import clean
 from connectors.quickbooks.mapping import shapes
 from connectors.quickbooks.mapping.parts import Joined, address_of, emails_of, name_of, phone_of, vat_number_of
 from schemas import canon
-from schemas.canon import AddressType, CustomerKind, PartyPii
+from schemas.canon import AddressType, ContactPoint, CustomerKind, PartyPii
 
 
 def customer_from_vendor(customer: shapes.Customer, joined: Joined) -> canon.Customer:
@@ -20,12 +20,7 @@ def customer_from_vendor(customer: shapes.Customer, joined: Joined) -> canon.Cus
     person = person_of(customer)
     pii = PartyPii(
         emails=emails_of(customer.primary_email_addr),
-        phones=[
-            *phone_of(customer.primary_phone, "WORK", country),
-            *phone_of(customer.mobile, "MOBILE", country),
-            *phone_of(customer.alternate_phone, "OTHER", country),
-            *phone_of(customer.fax, "FAX", country),
-        ],
+        phones=phones_of(customer, country),
         addresses=[item for item in addresses if item],
         full_name=None if is_company else person.full_name or display_name,
         given_name=None if is_company else person.given_name,
@@ -51,6 +46,16 @@ def customer_from_vendor(customer: shapes.Customer, joined: Joined) -> canon.Cus
         pii=pii if pii != PartyPii() else None,
         note=canon.NotePii(text=note) if note else None,
     )
+
+
+def phones_of(customer: shapes.Customer, country: str | None) -> list[ContactPoint]:
+    """All numbers, the primary one first; `country` is where one without a country code is."""
+    return [
+        *phone_of(customer.primary_phone, "WORK", country),
+        *phone_of(customer.mobile, "MOBILE", country),
+        *phone_of(customer.alternate_phone, "OTHER", country),
+        *phone_of(customer.fax, "FAX", country),
+    ]
 
 
 def kind_of(customer: shapes.Customer) -> CustomerKind:

@@ -9,7 +9,7 @@ from bus.core.errors import MappingError
 from bus.core.identity import clean
 from bus.core.money import CENT
 from connectors.quickbooks.mapping import shapes
-from connectors.quickbooks.mapping.customer import kind_of, named_ref, person_of, subject_of
+from connectors.quickbooks.mapping.customer import kind_of, named_ref, person_of, phones_of, subject_of
 from connectors.quickbooks.mapping.lines import Lines
 from connectors.quickbooks.mapping.parts import (
     Joined,
@@ -153,14 +153,13 @@ def _debtor(sale: shapes.Sale, joined: Joined) -> canon.Party | None:
     kind = kind_of(customer)
     is_company = kind is CustomerKind.COMPANY
     display_name = name_of(customer.display_name, active=customer.active)
-    address = address_of(sale.bill_addr, AddressType.BILLING, "BillAddr") or address_of(
-        customer.bill_addr, AddressType.BILLING, "Customer.BillAddr"
-    )
+    address, country = _billing_address(sale, customer)
     person = PartyPii() if is_company else person_of(customer)
     pii = msgspec.structs.replace(
         person,
         full_name=None if is_company else person.full_name or display_name,
         emails=emails_of(customer.primary_email_addr) or emails_of(sale.bill_email),
+        phones=phones_of(customer, country),
         addresses=[address] if address else [],
     )
     return canon.Party(
@@ -169,10 +168,22 @@ def _debtor(sale: shapes.Sale, joined: Joined) -> canon.Party | None:
         company_name=name_of(customer.company_name, active=customer.active),
         vat_number=vat_number_of(customer.primary_tax_identifier),
         currency=customer.currency_ref.value if customer.currency_ref else None,
-        country_code=address.country_code if address else None,
+        country_code=country,
         subject=subject_of(customer.id),
         pii=pii if pii != PartyPii() else None,
     )
+
+
+def _billing_address(sale: shapes.Sale, customer: shapes.Customer) -> tuple[canon.Address | None, str | None]:
+    """The document's address, else the customer's, and the country: documents often repeat the customer's address without it."""
+    own = address_of(customer.bill_addr, AddressType.BILLING, "Customer.BillAddr")
+    given = address_of(sale.bill_addr, AddressType.BILLING, "BillAddr")
+    own_country = own.country_code if own else None
+    if given is None:
+        return own, own_country
+    if given.country_code is None and own is not None and given.source_id == own.source_id:
+        given = msgspec.structs.replace(given, country_code=own_country)
+    return given, given.country_code or own_country
 
 
 def _party_at(address: shapes.PostalAddress | None, kind: AddressType, path: str, sale: shapes.Sale) -> canon.Party | None:

@@ -18,7 +18,7 @@ from schemas.system import Cause
 
 SHIPPING = "SHIPPING_ITEM_ID"
 """What QuickBooks names in place of an item on its shipping line: https://help.developer.intuit.com"""
-NOTHING, ONE = Decimal(0), Decimal(1)
+NOTHING, ONE = Decimal("0.000000"), Decimal(1)
 
 
 class Lines:

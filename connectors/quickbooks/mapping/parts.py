@@ -76,8 +76,7 @@ class Joined:
         if data is None:
             return None
         remembered: Callable[..., T] = _joined
-        found = remembered(data, kind, key)
-        return found
+        return remembered(data, kind, key)
 
     def home_currency(self) -> str:
         """The company's own currency, from its preferences."""
