@@ -6,6 +6,7 @@ https://developer.intuit.com/app/developer/qbo/docs/api/accounting/all-entities/
 import base64
 from collections.abc import Mapping
 from datetime import datetime, timedelta
+from decimal import Decimal
 from email.parser import BytesParser
 from email.policy import HTTP
 from typing import Any, ClassVar
@@ -34,6 +35,7 @@ PATHS = {name.lower(): name for name in ENTITIES}
 CANONICAL = {"Customer": "customer", "Estimate": "sales_invoice", **dict.fromkeys(SALES[:4], "sales_invoice")}
 
 _ENCODER = msgspec.json.Encoder(decimal_format="number")
+_DECODER = msgspec.json.Decoder(float_hook=Decimal)
 
 
 class QuickbooksSimulator(Simulator):
@@ -248,7 +250,7 @@ class QuickbooksSimulator(Simulator):
 
     async def _write(self, request: Request) -> Any:
         entity = self._entity(request)
-        body = msgspec.json.decode(await request.body(), float_hook=_decimal)
+        body = _DECODER.decode(await request.body())
         parameters = request.query_params
         operation = parameters.get("operation", "")
         if operation == "update" and parameters.get("include") == "void":
@@ -276,7 +278,7 @@ class QuickbooksSimulator(Simulator):
         return "create", self.company.create(entity, body)
 
     async def _batch(self, request: Request) -> Any:
-        items = msgspec.json.decode(await request.body(), float_hook=_decimal).get("BatchItemRequest", [])
+        items = _DECODER.decode(await request.body()).get("BatchItemRequest", [])
         if len(items) > BATCH_MAX:
             raise Refused("1040", "Too many batch items", f"at most {BATCH_MAX}")
         return {"BatchItemResponse": [self._batch_item(item) for item in items], "time": self._time()}
@@ -313,12 +315,6 @@ def _canonical(entity: str, row: Mapping[str, Any]) -> str | None:
     if entity == "Item":
         return "product_category" if row.get("Type") == "Category" else "product"
     return CANONICAL.get(entity)
-
-
-def _decimal(text: str) -> Any:
-    from decimal import Decimal  # noqa: PLC0415 - one use
-
-    return Decimal(text)
 
 
 def build(**options: Any) -> QuickbooksSimulator:

@@ -27,7 +27,7 @@ EXERCISES = {
             "product": {"Description": "Another text"},
             "sales_invoice": {"PrivateNote": "another note"},
         },
-        deletes={"sales_invoice": {"deleted": True}},
+        deletes={"sales_invoice": {"_delete": True}},
         product_values={"income_account": "Sales of Product Income"},
         product_type="NON_INVENTORY",
     ),
