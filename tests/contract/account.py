@@ -9,6 +9,7 @@ import msgspec
 from pydantic import SecretStr
 
 from bus.core.clock import Clock
+from bus.core.identity import create_key
 from bus.kit.auth import OAuth2, StaticTokens, Token
 from bus.kit.budget import Budgets
 from bus.kit.client import VendorClient

@@ -20,7 +20,7 @@ FREE_TEXT = tuple(f"FreeTextField_0{number}" for number in range(1, 6))
 
 
 def product_from_vendor(raw: bytes) -> canon.Product:
-    """A whole item. An item without stock is VIRTUAL: Exact has no mark of a service."""
+    """A whole item. An item without stock is VIRTUAL, one for hours (IsTime) a SERVICE."""
     whole = shapes.decoded(raw, shapes.WholeItem, "Item")
     item = whole.Item
     group = item.ItemGroup
@@ -32,7 +32,7 @@ def product_from_vendor(raw: bytes) -> canon.Product:
     begin, end = day(item.StartDate), day(item.EndDate)
     return canon.Product(
         sku=clean(item.Code),
-        kind=ProductKind.SIMPLE if item.IsStockItem else ProductKind.VIRTUAL,
+        kind=_kind(item),
         parent=canon.Ref(code=parent) if parent else None,
         options={option: texts[name] for option, name in whole.OptionFields.items() if name in texts},
         name=clean(item.Description),
@@ -54,6 +54,12 @@ def product_from_vendor(raw: bytes) -> canon.Product:
         and item.IsSalesItem is not False,
         custom_fields=custom,
     )
+
+
+def _kind(item: shapes.Item) -> ProductKind:
+    if item.IsStockItem:
+        return ProductKind.SIMPLE
+    return ProductKind.SERVICE if item.IsTime else ProductKind.VIRTUAL
 
 
 def category_from_vendor(raw: bytes) -> canon.ProductCategory:

@@ -107,6 +107,7 @@ class Item(msgspec.Struct, frozen=True, kw_only=True):
     IsSalesItem: bool | None = None
     IsStockItem: bool | None = None
     IsWebshopItem: int | None = None
+    IsTime: int | None = None
     CostPriceStandard: Decimal | None = None
     NetWeight: Decimal | None = None
     NetWeightUnit: str | None = None
