@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 import msgspec
@@ -115,7 +116,7 @@ class FakeCompany:
         return self._ok({"CDCResponse": [{"QueryResponse": parts}], "time": self.now()})
 
     def _write(self, entity: str, body: dict[str, Any]) -> tuple[int, bytes]:
-        plain = json.loads(json_bytes(body))
+        plain = json.loads(json_bytes(body), parse_float=Decimal)
         held = next((row for row in self.rows.get(entity, []) if row["Id"] == plain.get("Id")), None)
         if held is not None:
             held.update({key: value for key, value in plain.items() if key != "sparse"})

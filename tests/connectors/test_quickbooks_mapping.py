@@ -210,7 +210,11 @@ def test_a_payment_that_is_gone_pays_nothing() -> None:
 
 
 def test_a_full_discount_is_not_paid() -> None:
-    discount = {"Amount": Decimal("24.95"), "DetailType": "DiscountLineDetail", "DiscountLineDetail": {"PercentBased": True, "DiscountPercent": 100}}
+    discount = {
+        "Amount": Decimal("24.95"),
+        "DetailType": "DiscountLineDetail",
+        "DiscountLineDetail": {"PercentBased": True, "DiscountPercent": 100},
+    }
     line = load("credit_memo")["object"]["Line"][0]
     found = mapped(load("invoice_paid"), Line=[line, discount], TotalAmt=0, TxnTaxDetail={}, LinkedTxn=[])
     assert (found.payment_status, found.status) == (PaymentStatus.UNPAID, DocumentStatus.COMPLETED)
@@ -219,7 +223,9 @@ def test_a_full_discount_is_not_paid() -> None:
 def test_void_is_cancelled_and_never_paid() -> None:
     found = mapped(load("invoice_voided"))
     assert (found.status, found.payment_status) == (DocumentStatus.CANCELLED, PaymentStatus.UNPAID)
-    receipt = mapped(load("receipt_gross_foreign") | {"joined": load("invoice_paid")["joined"]}, **load("invoice_voided")["object"])
+    receipt = mapped(
+        load("receipt_gross_foreign") | {"joined": load("invoice_paid")["joined"]}, **load("invoice_voided")["object"]
+    )
     assert (receipt.status, receipt.payment_status) == (DocumentStatus.CANCELLED, PaymentStatus.UNPAID)
 
 
@@ -239,7 +245,12 @@ def test_a_bundle_is_a_heading_and_its_parts() -> None:
 
 def test_taxes_name_the_code_and_its_rate_but_no_category() -> None:
     taxes = [tax for line in mapped(load("invoice_bundle_project")).lines for tax in line.taxes]
-    assert [(tax.source_code, tax.rate_pct) for tax in taxes] == [("NL 21% S", 21), ("NL 21% S", 21), ("EU goods", 0), ("NL RC", 0)]
+    assert [(tax.source_code, tax.rate_pct) for tax in taxes] == [
+        ("NL 21% S", 21),
+        ("NL 21% S", 21),
+        ("EU goods", 0),
+        ("NL RC", 0),
+    ]
     assert {tax.category for tax in taxes} == {canon.TaxCategory.UNKNOWN}
 
 
