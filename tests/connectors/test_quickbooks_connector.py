@@ -67,7 +67,7 @@ async def body_of(company: FakeCompany, write: Write) -> dict[str, Any]:
     return posted(company)[0].body  # type: ignore[no-any-return]
 
 
-# --- customers -------------------------------------------------------------------------------------------------------------------
+# --- customers ---------------------------------------------------------------------------------------------------------------
 
 
 def company_customer(**more: Any) -> canon.Customer:
@@ -237,7 +237,7 @@ def test_a_customer_without_any_name_is_refused(company: FakeCompany) -> None:
         connector_of(company).plan(write_of("customer", canon.Customer(kind=CustomerKind.PERSON)))
 
 
-# --- products --------------------------------------------------------------------------------------------------------------------
+# --- products ----------------------------------------------------------------------------------------------------------------
 
 
 def product(**more: Any) -> canon.Product:
@@ -344,7 +344,7 @@ async def test_a_category_waits_for_its_parent(company: FakeCompany) -> None:
     assert body == {"Name": "Atlas", "Type": "Category", "SubItem": True, "ParentRef": {"value": "40"}}
 
 
-# --- pictures --------------------------------------------------------------------------------------------------------------------
+# --- pictures ----------------------------------------------------------------------------------------------------------------
 
 
 def pictured(**more: Any) -> Write:
@@ -353,7 +353,7 @@ def pictured(**more: Any) -> Write:
 
 
 async def test_a_picture_is_uploaded_under_its_hash_after_the_item(company: FakeCompany) -> None:
-    first, second = connector_of(company).plan(pictured())
+    _, second = connector_of(company).plan(pictured())
     assert (second.name, second.idempotency, second.primary) == ("image", IdempotencyClass.SEARCH, False)
     company.rows["Attachable"] = []
     await perform(company, pictured())
@@ -385,7 +385,7 @@ def test_a_picture_without_bytes_is_left_out(company: FakeCompany) -> None:
     assert len(connector_of(company).plan(msgspec.structs.replace(pictured(), pictures={}))) == 1
 
 
-# --- documents -------------------------------------------------------------------------------------------------------------------
+# --- documents ---------------------------------------------------------------------------------------------------------------
 
 
 def line(number: int = 1, **more: Any) -> canon.Line:
@@ -591,7 +591,7 @@ async def test_lists_are_read_once(company: FakeCompany) -> None:
     assert len([call for call in company.calls if call.path.endswith("/preferences")]) == 1
 
 
-# --- unclear ends and refusals ---------------------------------------------------------------------------------------------------
+# --- unclear ends and refusals -----------------------------------------------------------------------------------------------
 
 
 def only_step(company: FakeCompany, write: Write) -> Step:
@@ -704,7 +704,7 @@ def test_what_has_no_place_is_refused(company: FakeCompany) -> None:
             connector.plan(msgspec.structs.replace(document(), action=action, external_id="Invoice:1"))
 
 
-# --- finding -----------------------------------------------------------------------------------------------------------------------
+# --- finding -----------------------------------------------------------------------------------------------------------------
 
 
 async def found(company: FakeCompany, entity: str, **match: str) -> list[tuple[str, bool]]:
@@ -752,7 +752,7 @@ async def test_documents_by_number_over_all_kinds(company: FakeCompany) -> None:
     assert await found(company, "sales_invoice", reference="x" * 22) == []
 
 
-# --- manifest ----------------------------------------------------------------------------------------------------------------------
+# --- manifest ----------------------------------------------------------------------------------------------------------------
 
 
 def test_steps_are_of_the_classes_the_manifest_states(company: FakeCompany) -> None:

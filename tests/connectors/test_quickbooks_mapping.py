@@ -82,7 +82,7 @@ def test_every_golden_entity_can_be_published(name: str) -> None:
             assert getattr(after, name) == value, f"{name} changed on its way: it was not at the schema's scale"
 
 
-# --- customers -------------------------------------------------------------------------------------------------------------------
+# --- customers ---------------------------------------------------------------------------------------------------------------
 
 
 def test_a_company_name_makes_a_company_and_its_person_a_contact() -> None:
@@ -136,7 +136,7 @@ def test_customer_and_document_name_the_same_subject() -> None:
     assert mapped(load("customer_company")).subject == mapped(load("invoice_paid")).customer.subject
 
 
-# --- products --------------------------------------------------------------------------------------------------------------------
+# --- products ----------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_a_parent_that_is_no_category_is_none() -> None:
     assert mapped(case).categories == []
 
 
-# --- documents -------------------------------------------------------------------------------------------------------------------
+# --- documents ---------------------------------------------------------------------------------------------------------------
 
 
 def test_types_numbers_and_references_of_documents() -> None:
@@ -292,7 +292,7 @@ def test_a_lines_own_discount(discount: dict[str, Any], net: str) -> None:
     assert found.lines[0].line_excl + found.lines[0].allowances[0].amount == Decimal("74.85")
 
 
-# --- bad inputs ------------------------------------------------------------------------------------------------------------------
+# --- bad inputs --------------------------------------------------------------------------------------------------------------
 
 
 def refused(name: str, cause: Cause = Cause.MAPPING_ERROR, **changes: Any) -> str:

@@ -58,7 +58,7 @@ def ids(pages: list[Page]) -> list[str]:
     return [record.id for page in pages for record in page.records]
 
 
-# --- back-fill -------------------------------------------------------------------------------------------------------------------
+# --- back-fill ---------------------------------------------------------------------------------------------------------------
 
 
 async def test_a_first_poll_reads_all_lists_then_the_changes_since_it_began(company: FakeCompany) -> None:
@@ -142,7 +142,7 @@ async def test_a_vendor_that_ignores_the_start_is_a_page_loop(company: FakeCompa
         await poll(company)
 
 
-# --- changes ---------------------------------------------------------------------------------------------------------------------
+# --- changes -----------------------------------------------------------------------------------------------------------------
 
 
 async def position_of(company: FakeCompany) -> Position:
@@ -238,7 +238,7 @@ async def test_many_rows_of_one_second_are_paged_by_offset(company: FakeCompany)
     assert {int(i.split(":")[1]) for i in ids(await poll(company, position))} == set(range(1, 2501))
 
 
-# --- completing ------------------------------------------------------------------------------------------------------------------
+# --- completing --------------------------------------------------------------------------------------------------------------
 
 
 def invoice_with(**refs: Any) -> dict[str, Any]:
@@ -333,7 +333,7 @@ async def test_a_broken_referred_object_stops_only_who_refers_to_it(company: Fak
     assert isinstance(second, RawRecord)
 
 
-# --- bad answers -----------------------------------------------------------------------------------------------------------------
+# --- bad answers -------------------------------------------------------------------------------------------------------------
 
 
 def answering(company: FakeCompany, status: int, body: bytes) -> None:
@@ -373,7 +373,10 @@ THROTTLED = (
     b'xmlns="http://schema.intuit.com/finance/v3"><Fault type="SERVICE"><Error code="3001"><Message>message=ThrottleExceeded; '
     b"errorCode=003001; statusCode=429</Message></Error></Fault></IntuitResponse>"
 )
-GATEWAY = b'{"warnings":null,"fault":{"error":[{"message":"message=AuthenticationFailed","detail":"Token expired","code":"3100","element":null}],"type":"AUTHENTICATION"},"report":null}'
+GATEWAY = (
+    b'{"warnings":null,"fault":{"error":[{"message":"message=AuthenticationFailed","detail":"Token expired","code":"3100",'
+    b'"element":null}],"type":"AUTHENTICATION"},"report":null}'
+)
 
 
 @pytest.mark.parametrize("status", [429, 403])
@@ -404,7 +407,7 @@ async def test_the_word_fault_in_a_text_is_none(company: FakeCompany) -> None:
     assert ids(await poll(company)) == ["1"]
 
 
-# --- account -----------------------------------------------------------------------------------------------------------------------
+# --- account -----------------------------------------------------------------------------------------------------------------
 
 
 async def test_check_reads_company_and_settings(company: FakeCompany) -> None:
