@@ -162,7 +162,7 @@ async def test_a_repeated_request_of_a_deleted_document_says_so(account: Account
     made = await account.create_customer()
     write = await account.order(made.external_id)
     first = await account.perform(write)
-    account.simulator.edit("sales_invoice", first.external_id, {"deleted": True})
+    account.simulator.edit("sales_invoice", first.external_id, account.exercise.deletes["sales_invoice"])
     account.simulator.clock.advance(1800)
     again = await account.perform(write)
     assert again.record is not None
