@@ -98,7 +98,8 @@ class Writer:
         if body:
             version = record_of(entity, raw).version
             raw = await self._api.post(entity, {"Id": object_id, "SyncToken": version, "sparse": True, **body})
-        return await self._result(entity, raw, left_out)
+        found = await self._result(entity, raw, left_out)
+        return found if body else msgspec.structs.replace(found, replayed=True)
 
     async def _made(self, entity: str, raw: bytes, left_out: Mapping[str, str], started: datetime) -> StepResult:
         """A created object. An answer older than its call is an earlier call's: the object may be gone by now."""

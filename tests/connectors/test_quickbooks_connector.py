@@ -216,6 +216,14 @@ async def test_an_update_that_has_nothing_to_send_makes_no_call(company: FakeCom
     result = await perform(company, updating(company, "customer", document, {"payment_term"}, company.rows["Customer"][0]))
     assert posted(company) == []
     assert result.detail == {"left_out": "payment_term=30 dagen"}
+    assert result.replayed
+
+
+async def test_a_customer_made_with_a_document_takes_no_terms_from_it(company: FakeCompany) -> None:
+    values = set_values(payment_term="Net 30", payment_method="iDEAL", reference="EX-1001")
+    body = await body_of(company, write_of("customer", company_customer(), resolved=values))
+    assert "SalesTermRef" not in body
+    assert "PaymentMethodRef" not in body
 
 
 async def test_somebody_elses_change_is_a_conflict(company: FakeCompany) -> None:

@@ -412,6 +412,7 @@ async def test_the_word_fault_in_a_text_is_none(company: FakeCompany) -> None:
 
 async def test_check_reads_company_and_settings(company: FakeCompany) -> None:
     company.preferences["AccountingInfoPrefs"] = {"BookCloseDate": "2026-10-31"}
+    company.company["NameValue"] = [{"Name": "ItemCategoriesFeature", "Value": "true"}]
     account = await connector_of(company).check()
     assert (account.vendor_id, account.name, account.country, account.currency) == ("9130", "Papier B.V.", "NL", "EUR")
     assert account.facts == {
@@ -420,6 +421,7 @@ async def test_check_reads_company_and_settings(company: FakeCompany) -> None:
         "shipping": "yes",
         "discounts": "yes",
         "books_closed_until": "2026-10-31",
+        "categories": "yes",
     }
     assert any("2026-10-31" in text for text in account.warnings)
 

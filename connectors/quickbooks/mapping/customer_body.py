@@ -112,15 +112,20 @@ def _members(asked: Asked, customer: canon.Customer, names: Names) -> dict[str, 
         ),
         "ShipAddr": _first_address(pii.addresses, (AddressType.DELIVERY,)),
         "PrimaryTaxIdentifier": customer.vat_number,
-        "SalesTermRef": named(asked, names, "payment_term", "Term", customer.payment_term),
-        "PaymentMethodRef": named(asked, names, "payment_method", "PaymentMethod", customer.payment_method),
-        "DefaultTaxCodeRef": named(asked, names, "vat_profile", "TaxCode", customer.vat_profile),
+        "SalesTermRef": _default(asked, names, "payment_term", "Term", customer.payment_term),
+        "PaymentMethodRef": _default(asked, names, "payment_method", "PaymentMethod", customer.payment_method),
+        "DefaultTaxCodeRef": _default(asked, names, "vat_profile", "TaxCode", customer.vat_profile),
         "Notes": customer.note.text if isinstance(customer.note, canon.NotePii) else None,
     }
     body = {member: value for member, value in body.items() if value}
     if asked.fields is not None:
         body["Active"] = customer.active
     return body
+
+
+def _default(asked: Asked, names: Names, name: str, entity: str, ref: canon.Ref | None) -> dict[str, str] | None:
+    """A customer's own default. A customer made with its first document gets none: what that flow sets is the document's."""
+    return None if asked.value("reference") is not None else named(asked, names, name, entity, ref)
 
 
 def _contact_of(customer: canon.Customer) -> PartyPii:
