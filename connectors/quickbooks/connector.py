@@ -27,8 +27,8 @@ from connectors.quickbooks.writing import Writer
 HOSTS = {"production": "quickbooks.api.intuit.com", "sandbox": "sandbox-quickbooks.api.intuit.com"}
 """https://developer.intuit.com/app/developer/qbo/docs/learn/rest-api-features"""
 UNITED_STATES = "US"
-CATEGORIES = ("ItemCategoriesFeature", "categories")
-"""The company's own name of the feature, and ours."""
+CATEGORIES = "ItemCategoriesFeature"
+"""Whether the company has categories, among the names and values of CompanyInfo."""
 
 
 class QuickbooksConfig(BaseModel):
@@ -82,8 +82,9 @@ class QuickbooksConnector:
             "shipping": _yes(forms.allow_shipping),
             "discounts": _yes(forms.allow_discount),
             **({"books_closed_until": closed.isoformat()} if closed else {}),
-            **{CATEGORIES[1]: _yes(item.value == "true") for item in company.name_value if item.name == CATEGORIES[0]},
         }
+        if feature := next((item.value for item in company.name_value if item.name == CATEGORIES), None):
+            facts["categories"] = _yes(feature == "true")
         return Account(
             vendor_id=self._config.realm_id,
             name=company.company_name or company.legal_name or self._config.realm_id,
