@@ -31,10 +31,12 @@ class Node:
         registry_port: int = 18081,
         environment: Mapping[str, str] | None = None,
         progress: Progress | None = None,
+        logs: Path | None = None,
     ) -> None:
         MasterKey.load(settings)  # no service starts without one: say so before anything else does
         self._settings = settings
         self._only = only
+        self._logs = logs
         self._environment = dict(environment or {})
         self.cluster: Cluster | None = None
         if not settings.kafka_bootstrap:
@@ -71,7 +73,7 @@ class Node:
         """Runs the services until told to stop, then drains them; the cluster goes on."""
         environment = {**self._environment, **self._addresses("BUS_KAFKA_BOOTSTRAP", "BUS_REGISTRY_URL")}
         children: list[Child] = [python(name, f"services.{name}", environment) for name in self._only]
-        self.supervisor = Supervisor(children)
+        self.supervisor = Supervisor(children, logs=self._logs)
         await self.supervisor.run(stop)
 
     async def close(self) -> None:

@@ -66,7 +66,9 @@ def open_connection(document: Connection, tokens: TokenSource, clock: Clock, sha
         where = ".".join(str(part) for part in first["loc"])
         raise SettingsError(f"connection {document.name}: config.{where}: {first['msg']}") from error
     percent = loaded.manifest.polling_share_pct
-    budgets = Budgets(loaded.manifest.limits, share_pct=percent if share == "poll" else 100 - percent, clock=clock)
+    budgets = Budgets(
+        loaded.manifest.limits, share_pct=percent if share == "poll" else 100 - percent, clock=clock, quotas=document.quotas
+    )
     client = VendorClient(
         loaded.manifest,
         connection=document.name,

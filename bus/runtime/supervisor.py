@@ -14,7 +14,8 @@ import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import NamedTuple
+from pathlib import Path
+from typing import IO, NamedTuple
 
 from bus.core.errors import SettingsError
 from bus.runtime import metrics
@@ -51,6 +52,7 @@ class Supervisor:
         children: Sequence[Child],
         *,
         drain_s: float = DRAIN_S,
+        logs: Path | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -58,6 +60,7 @@ class Supervisor:
         self.running: dict[str, asyncio.subprocess.Process] = {}
         self._children = children
         self._drain_s = drain_s
+        self._logs = logs
         self._sleep = sleep
         self._now = now
         self._stopping = False
@@ -102,15 +105,26 @@ class Supervisor:
     async def _once(self, child: Child) -> int:
         assert self._guard is not None
         environment = {**os.environ, **child.environment, GUARD_VARIABLE: str(self._guard[0])}
-        process = await asyncio.create_subprocess_exec(
-            *child.command, env=environment, pass_fds=(self._guard[0],), start_new_session=True, stdin=asyncio.subprocess.DEVNULL
-        )
+        with self._output(child.name) as output:
+            process = await asyncio.create_subprocess_exec(
+                *child.command,
+                env=environment,
+                pass_fds=(self._guard[0],),
+                start_new_session=True,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+            )
         self.running[child.name] = process
         log.info("child started", extra={"child": child.name, "process_id": process.pid})
         code = await process.wait()
         del self.running[child.name]
         log.info("child ended", extra={"child": child.name, "exit_code": code})
         return code
+
+    def _output(self, name: str) -> contextlib.AbstractContextManager[IO[bytes] | None]:
+        """A log file per child where a folder is given, else our own output."""
+        return contextlib.nullcontext() if self._logs is None else (self._logs / f"{name}.log").open("ab")
 
     async def _drain(self, tasks: Sequence[asyncio.Task[None]]) -> None:
         """SIGTERM to all, a bounded wait, SIGKILL to what is left."""

@@ -15,9 +15,12 @@ import msgspec
 import yaml
 
 from bus.core.errors import FatalError
+from bus.kit.registry import manifest_of
 from bus.runtime.supervisor import GUARD_VARIABLE
 
 START_S = 60.0
+RAISED_FACTOR = 1_000
+"""What the demo multiplies call limits by, on both sides, unless they are to be kept."""
 STOP_S = 10.0
 
 
@@ -104,18 +107,22 @@ def read_documents(folder: Path) -> list[dict[str, Any]]:
 
 
 def turned(
-    documents: Sequence[dict[str, Any]], infos: Mapping[str, Mapping[str, Any]], start: date, poll_s: int
+    documents: Sequence[dict[str, Any]], infos: Mapping[str, Mapping[str, Any]], start: date, poll_s: int, *, real_limits: bool
 ) -> list[dict[str, Any]]:
     """The example with its connections turned to the simulators, its documents beginning at `start`, and quick polls."""
-    return [_turned(item, infos, start, poll_s) for item in documents]
+    return [_turned(item, infos, start, poll_s, real_limits) for item in documents]
 
 
-def _turned(item: dict[str, Any], infos: Mapping[str, Mapping[str, Any]], start: date, poll_s: int) -> dict[str, Any]:
+def _turned(
+    item: dict[str, Any], infos: Mapping[str, Mapping[str, Any]], start: date, poll_s: int, real_limits: bool
+) -> dict[str, Any]:
     if item["kind"] == "Connection":
         info = infos[item["name"]]
         config = {**item.get("config", {}), **info["config"]}
-        config["poll_s"] = dict.fromkeys(config.get("poll_s", {}), poll_s)
-        return {**item, "config": config, "base_url": info["base_url"], "token_url": info["token_url"]}
+        config["poll_s"] = {stream.name: poll_s for stream in manifest_of(item["system"]).streams}
+        limits = manifest_of(item["system"]).limits
+        quotas = {} if real_limits else {"quotas": {limit.name: limit.calls * RAISED_FACTOR for limit in limits}}
+        return {**item, **quotas, "config": config, "base_url": info["base_url"], "token_url": info["token_url"]}
     if item["kind"] == "Flow" and "from" in (item["start"] if isinstance(item["start"], dict) else {"from": 0}):
         begin = item["start"] if isinstance(item["start"], dict) else {}
         return {**item, "start": {**begin, "from": start}}

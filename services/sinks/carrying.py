@@ -129,7 +129,9 @@ class Carrier:
             )
         if task.entity in topics.DOCUMENTS:
             return await self._document(task, link)
-        return await self._update(task, link) if link is not None else await self._match_or_create(task)
+        if link is None:
+            return await self._match_or_create(task)
+        return self._met(task, link) or await self._update(task, link)
 
     def _open(self, command: Command, raw: bytes) -> Task:
         source, entity = command.source, command.target_entity
@@ -210,6 +212,20 @@ class Carrier:
         await self._create_and_link(task)
 
     # --- customers, products, categories -------------------------------------------------------------------------------------
+
+    def _met(self, task: Task, link: LinkRecord) -> Settlement | None:
+        """An object that existed before the start and is linked already: what it holds now is where changes count from."""
+        flow = task.command.flow or ""
+        is_first = self._state.standing(flow, task.source) is None
+        if not (is_first and task.command.existing and task.policy.existing == "link" and task.document is not None):
+            return None
+        return Settlement(
+            standing=Standing.WRITTEN,
+            outcome=Outcome.LINKED,
+            external_id=link.external_id,
+            number=link.number,
+            applied=self._hasher.fields(task.document),
+        )
 
     async def _match_or_create(self, task: Task) -> Settlement:
         document = task.document

@@ -70,6 +70,8 @@ class Connection(Part):
     token_url: str | None = None
     poll_s: dict[str, Annotated[int, Field(ge=1, le=604_800)]] = {}
     """Seconds between polls, per stream."""
+    quotas: dict[str, Annotated[int, Field(ge=1)]] = {}
+    """Calls per window the vendor granted this account's app beyond its published limit, by limit name."""
     source_tax: str | None = None
     """Table that says what this account's tax codes mean."""
 

@@ -78,8 +78,15 @@ def entities_polled(configuration: Configuration, connection: str) -> frozenset[
 def _forecast(connection: Connection, manifest: Manifest, polled: frozenset[str]) -> Forecast:
     streams = tuple(_stream(connection, stream) for stream in manifest.streams if polled & set(stream.entities))
     calls = sum(stream.calls for stream in streams)
-    limits = tuple(_limit(limit, calls, manifest.polling_share_pct) for limit in manifest.limits if not limit.paths)
+    limits = tuple(
+        _limit(limit, calls, manifest.polling_share_pct) for limit in _granted(connection, manifest) if not limit.paths
+    )
     return Forecast(connection=connection.name, system=connection.system, streams=streams, limits=limits)
+
+
+def _granted(connection: Connection, manifest: Manifest) -> list[Limit]:
+    """The vendor's limits, with the quotas it granted this account."""
+    return [limit.model_copy(update={"calls": connection.quotas.get(limit.name, limit.calls)}) for limit in manifest.limits]
 
 
 def _stream(connection: Connection, stream: Stream) -> StreamForecast:
