@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from bus.runtime.settings import BusSettings
 
 T = TypeVar("T")
+PIPE_WIDTH = 170
 
 as_json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object instead of a table.")
 
@@ -49,4 +50,6 @@ def table(title: str, columns: list[str], rows: list[list[Any]], *, right: tuple
         drawn.add_column(column, justify="right" if index in right else "left", overflow="fold")
     for row in rows:
         drawn.add_row(*("" if cell is None else str(cell) for cell in row))
-    Console().print(drawn)
+    console = Console()
+    # A file or a pipe has no width: rows stay on one line there.
+    (console if console.is_terminal else Console(width=PIPE_WIDTH)).print(drawn)

@@ -28,6 +28,8 @@ class Expectation(msgspec.Struct, frozen=True, kw_only=True, rename={"source": "
     """Kind at the source → kinds it may have at the target."""
     where: Mapping[str, Sequence[str]] = {}
     """Members of the source document and the values one of which they must have."""
+    unless_reference: Sequence[str] = ()
+    """Prefixes of references by which a source document is known as the bus's own."""
     reference: str
     """Reference at the target, with `{id}`, `{kind}` and `{number}` of the source document."""
     dated_from_start: bool = True
@@ -91,6 +93,7 @@ def _is_expected(expectation: Expectation, document: Mapping[str, Any], start: s
     return (
         document["kind"] in expectation.kinds
         and all(document[name] in values for name, values in expectation.where.items())
+        and not str(document["reference"] or "").startswith(tuple(expectation.unless_reference) or "\0")
         and (not expectation.dated_from_start or document["date"] >= start)
     )
 

@@ -12,7 +12,15 @@ from typing import Any
 import msgspec
 
 from bus.core.clock import Clock
-from bus.core.errors import AmbiguousWrite, NetworkFailure, RateLimited, TransientError, WriteRejected
+from bus.core.errors import (
+    AmbiguousWrite,
+    CredentialError,
+    NetworkFailure,
+    RateLimited,
+    StreamError,
+    TransientError,
+    WriteRejected,
+)
 from bus.core.identity import Hasher, create_key
 from bus.core.topics import event_key
 from bus.kit.connector import Connector, Step, StepResult, Write
@@ -132,6 +140,9 @@ class Writer:
                 await self._unsent(intent, index)
             else:
                 await self._ended(intent)
+            raise
+        except (CredentialError, StreamError):
+            await self._unsent(intent, index)  # the vendor turned the call away before it looked at it
             raise
 
     async def _ended(self, intent: IntentRecord) -> None:

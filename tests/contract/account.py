@@ -145,7 +145,12 @@ class ContractAccount:
     def write_of(self, entity: str, document: Any, **more: Any) -> Write:
         source = ObjectRef(connection="peer", entity=entity, id=more.pop("source_id", "S1"))
         return Write(
-            action="create", entity=entity, source=source, document=document, key=create_key("contract", entity, source.id, None, 0), **more
+            action="create",
+            entity=entity,
+            source=source,
+            document=document,
+            key=create_key("contract", entity, source.id, None, 0),
+            **more,
         )
 
     async def perform(self, write: Write) -> StepResult:

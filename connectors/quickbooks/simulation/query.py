@@ -39,7 +39,7 @@ QUERYABLE: Mapping[str, tuple[str, ...]] = {
     "Attachable": ("FileName", "AttachableRef.EntityRef.Type", "AttachableRef.EntityRef.value"),
     "Vendor": ("DisplayName", "Active"),
     "Employee": ("DisplayName", "Active"),
-    **{name: NAMES for name in ("Term", "PaymentMethod", "TaxCode", "TaxRate", "Class", "Department")},
+    **dict.fromkeys(("Term", "PaymentMethod", "TaxCode", "TaxRate", "Class", "Department"), NAMES),
     "CompanyCurrency": ("Code", "Active"),
 }
 NAME_LISTS = frozenset(name for name, fields in QUERYABLE.items() if "Active" in fields)

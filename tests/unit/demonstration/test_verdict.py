@@ -4,6 +4,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from services.demonstration.verdict import Expectation, check_creates, check_documents, read_creates, read_expectations
@@ -64,6 +65,12 @@ def test_a_cent_of_rounding_is_within_the_limit() -> None:
 def test_what_the_flow_filters_must_not_be_there(change: dict[str, Any]) -> None:
     assert judge([], [document(**change)]).holds
     assert judge([GOOD], [document(**change)]).unexpected
+
+
+def test_a_document_the_bus_made_is_not_expected_back() -> None:
+    expected = msgspec.structs.replace(EXPECTED, unless_reference=["EX-"])
+    source = {"documents": [document(reference="EX-30001")]}
+    assert check_documents(expected, source, {"documents": []}, "2026-11-01", {}).holds
 
 
 def test_what_waits_with_a_reason_is_not_missing() -> None:

@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from bus.core.errors import Unavailable, WriteConflict, WriteRejected
+from bus.core.errors import AccessDenied, AccessRevoked, Unavailable, WriteConflict, WriteRejected
 from bus.core.policy import CustomerPolicy, ProductPolicy, WritePolicy
 from bus.runtime.state import AccountState
 from schemas import canon
@@ -275,6 +275,18 @@ async def test_without_any_key_a_lost_answer_is_for_a_person() -> None:
     assert len(world.vendor.objects["customer"]) == 1
     assert standing_of(state).standing is Standing.DEAD
     assert standing_of(state).cause is Cause.AMBIGUOUS_WRITE
+
+
+@pytest.mark.parametrize("refusal", [AccessRevoked("log in"), AccessDenied("scope")])
+async def test_a_call_turned_away_at_the_door_leaves_no_open_intent(refusal: Exception) -> None:
+    world = World(classes={"customer": IdempotencyClass.NONE})
+    world.backfilled()
+    world.connector.fail_next = [refusal]
+    world.command(company())
+    state = await world.live()
+    assert len(world.vendor.objects["customer"]) == 1
+    assert standing_of(state).standing is Standing.WRITTEN
+    assert not list(state.open_intents())
 
 
 async def test_a_refused_name_is_tried_once_more_under_the_next_generation() -> None:
