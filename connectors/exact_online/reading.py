@@ -1,8 +1,8 @@
 """Streams of Exact Online: which objects changed, by the row versions of the sync feeds.
 
 A feed's cursor is its highest Timestamp. It is asked from 1,000 below, because a long write may commit a lower version late;
-rows of that span already handed out are known by their Timestamp, which no two versions share. Headers and parts have feeds of their own:
-a change in any of them reads the whole object again. Deletes have a feed too and are read last.
+rows of that span already handed out are known by their Timestamp, which no two versions share. Headers and parts have feeds of
+their own: a change in any of them reads the whole object again. Deletes have a feed too and are read last.
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence

@@ -67,7 +67,7 @@ def seed(company: Company, orders: int, seed_value: int) -> None:
 
 
 def _id(company: Company, entity: str, name: str) -> str:
-    return next(row["Id"] for row in company.tables[entity].values() if row["Name"] == name)
+    return str(next(row["Id"] for row in company.tables[entity].values() if row["Name"] == name))
 
 
 def _items(company: Company) -> list[dict[str, Any]]:
@@ -75,7 +75,7 @@ def _items(company: Company) -> list[dict[str, Any]]:
     category = company.create("Item", {"Name": "Webshop", "Type": "Category"})
     items = []
     for number in range(1, CATALOGUE + 1):
-        body = {
+        body: dict[str, Any] = {
             "Name": f"Product {number} {ADJECTIVES[number % len(ADJECTIVES)]}",
             "Sku": f"BUS-{number:04}",
             "Type": "Service" if number % 7 == 0 else "NonInventory",

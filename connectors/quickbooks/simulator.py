@@ -99,8 +99,10 @@ class QuickbooksSimulator(Simulator):
     def throttled(self, request: Request, limit: CallLimit) -> Response:
         """XML, although JSON was asked."""
         body = (
-            '<?xml version="1.0" encoding="UTF-8" standalone="yes"?><IntuitResponse xmlns="http://schema.intuit.com/finance/v3">'
-            '<Fault type="SERVICE"><Error code="3001"><Message>message=ThrottleExceeded; errorCode=003001; statusCode=429</Message>'
+            '<?xml version="1.0" encoding="UTF-8" standalone="yes"?>'
+            '<IntuitResponse xmlns="http://schema.intuit.com/finance/v3">'
+            '<Fault type="SERVICE"><Error code="3001">'
+            "<Message>message=ThrottleExceeded; errorCode=003001; statusCode=429</Message>"
             "<Detail>The request limit was reached.  Try again later</Detail></Error></Fault></IntuitResponse>"
         )
         return Response(body, status_code=429, media_type="application/xml")
@@ -175,7 +177,7 @@ class QuickbooksSimulator(Simulator):
         info = {
             "CompanyName": "Simulated Company B.V.", "LegalName": "Simulated Company B.V.", "Country": company.country, "Id": "1",
             "SyncToken": "0", "CompanyAddr": {"Country": company.country}, "DefaultTimeZone": "Europe/Amsterdam",
-            "NameValue": [{"Name": "OfferingSku", "Value": "QuickBooks Online Plus"}, {"Name": "ItemCategoriesFeature", "Value": "true"}],
+            "NameValue": [{"Name": "ItemCategoriesFeature", "Value": "true"}],
         }  # fmt: skip
         return {"CompanyInfo": info, "time": self._time()}
 
@@ -298,14 +300,14 @@ class QuickbooksSimulator(Simulator):
         """Multipart: a JSON part with the metadata, a part with the bytes."""
         head = f"Content-Type: {request.headers['content-type']}\r\n\r\n".encode()
         message = BytesParser(policy=HTTP).parsebytes(head + await request.body())
-        parts = {part.get_param("name", header="content-disposition"): part for part in message.iter_parts()}  # type: ignore[attr-defined]
+        parts = {part.get_param("name", header="content-disposition"): part for part in message.iter_parts()}
         answers = []
         for name, part in parts.items():
             if not str(name).startswith("file_metadata"):
                 continue
-            content = parts[str(name).replace("metadata", "content")].get_payload(decode=True)
-            body = msgspec.json.decode(part.get_payload(decode=True), type=dict[str, Any])
-            row = self.company.create("Attachable", {**body, "Size": len(content or b"")})
+            content: Any = parts[str(name).replace("metadata", "content")].get_payload(decode=True)
+            metadata: Any = part.get_payload(decode=True)
+            row = self.company.create("Attachable", {**msgspec.json.decode(metadata), "Size": len(content or b"")})
             self.calls.write("attachable", "create")
             answers.append({"Attachable": row})
         return {"AttachableResponse": answers, "time": self._time()}

@@ -3,6 +3,8 @@
 from decimal import Decimal
 from typing import Any
 
+import msgspec
+
 from bus.core.errors import MappingError
 from bus.core.identity import clean
 from bus.core.money import allot, rounded
@@ -26,6 +28,7 @@ from schemas.system import Cause, Resolved
 STATUS = {12: DocumentStatus.OPEN, 20: DocumentStatus.CONFIRMED, 21: DocumentStatus.COMPLETED, 45: DocumentStatus.CANCELLED}
 DELIVERY = {12: FulfilmentStatus.NONE, 20: FulfilmentStatus.PARTIAL, 21: FulfilmentStatus.DELIVERED, 45: FulfilmentStatus.NONE}
 INVOICING = {12: InvoicingStatus.NONE, 20: InvoicingStatus.PARTIAL, 21: InvoicingStatus.INVOICED, 45: InvoicingStatus.NONE}
+TEXT_MAX = 60
 PRICE_DECIMALS = (Decimal("0.01"), Decimal("0.0001"), Decimal("0.000001"), Decimal("0.00000001"))
 
 
@@ -196,28 +199,77 @@ def lines_to_vendor(
     discount is in division currency and has no VAT of its own.
     """
     codes = {item.line_id: item for item in resolved if item.name == "vat_code" and item.line_id is not None}
-    items = [line for line in document.lines if f"product:{line.line_id}" in ids]
-    nets = [_net(line, codes.get(line.line_id)) for line in items]
-    discount = sum((allowance.amount for allowance in document.allowances), Decimal(0))
-    if discount:
-        shares = allot(discount, [abs(net) for net in nets])
-        nets = [net - share for net, share in zip(nets, shares, strict=True)]
-    lines = [
-        _to_line(ids[f"product:{line.line_id}"], line.quantity or Decimal(1), net, codes.get(line.line_id), line.name)
-        for line, net in zip(items, nets, strict=True)
+    parts = _parts(document, ids, codes)
+    for part, share in zip(parts, _discounts(document, parts), strict=True):
+        part.net -= share
+    return [_to_line(part) for part in parts]
+
+
+class _Part(msgspec.Struct, kw_only=True):
+    """What becomes one order line."""
+
+    item: str
+    quantity: Decimal
+    net: Decimal
+    vat: Resolved | None
+    text: str | None
+    tax: str | None
+    """The source's tax code, by which its totals per rate are known."""
+
+
+def _parts(document: canon.SalesOrder | canon.SalesInvoice, ids: dict[str, str], codes: dict[str, Resolved]) -> list[_Part]:
+    parts = [
+        _Part(
+            item=ids[f"product:{line.line_id}"],
+            quantity=line.quantity or Decimal(1),
+            net=_net(line, codes.get(line.line_id)),
+            vat=codes.get(line.line_id),
+            text=line.name,
+            tax=_tax_code(line.taxes),
+        )
+        for line in document.lines
+        if f"product:{line.line_id}" in ids
     ]
     for index, charge in enumerate(document.charges):
-        role = f"product:charge:{index}"
-        lines.append(
-            _to_line(
-                ids[role],
-                Decimal(1),
-                _charge_net(charge, codes.get(f"charge:{index}")),
-                codes.get(f"charge:{index}"),
-                charge.reason,
+        vat = codes.get(f"charge:{index}")
+        parts.append(
+            _Part(
+                item=ids[f"product:charge:{index}"],
+                quantity=Decimal(1),
+                net=_charge_net(charge, vat),
+                vat=vat,
+                text=charge.reason,
+                tax=_tax_code(charge.taxes),
             )
         )
-    return lines
+    return parts
+
+
+def _tax_code(taxes: list[canon.TaxLine]) -> str | None:
+    return taxes[0].source_code if taxes else None
+
+
+def _discounts(document: canon.SalesOrder | canon.SalesInvoice, parts: list[_Part]) -> list[Decimal]:
+    """The part of the document discount that each line bears.
+
+    The source's totals per tax code say how much of it each code bears (its lines less its base); within a code, and where
+    they do not say, it goes by amount.
+    """
+    discount = sum((allowance.amount for allowance in document.allowances), Decimal(0))
+    if not discount or not parts:
+        return [Decimal(0)] * len(parts)
+    shares: dict[int, Decimal] = {}
+    bases = {tax.source_code: tax.base for tax in document.vat_breakdown if tax.source_code and tax.base is not None}
+    for tax in {part.tax for part in parts}:
+        places = [index for index, part in enumerate(parts) if part.tax == tax]
+        nets = [parts[index].net for index in places]
+        if tax not in bases or any(_is_gross_code(parts[index].vat) for index in places):
+            return allot(discount, [abs(part.net) for part in parts])
+        borne = sum(nets, Decimal(0)) - bases[tax]
+        shares |= dict(zip(places, allot(borne, [abs(net) for net in nets]) if any(nets) else nets, strict=True))
+    if sum(shares.values(), Decimal(0)) != discount:
+        return allot(discount, [abs(part.net) for part in parts])
+    return [shares[index] for index in range(len(parts))]
 
 
 def _is_gross_code(item: Resolved | None) -> bool:
@@ -240,12 +292,12 @@ def _charge_net(charge: canon.AllowanceCharge, vat: Resolved | None) -> Decimal:
     return charge.amount + sum((tax.amount or Decimal(0) for tax in charge.taxes), Decimal(0))
 
 
-def _to_line(item: str, quantity: Decimal, net: Decimal, vat: Resolved | None, text: str | None) -> dict[str, Any]:
-    body: dict[str, Any] = {"Item": item, "Quantity": quantity, "NetPrice": unit_price(net, quantity)}
-    if vat is not None and vat.value is not None:
-        body["VATCode"] = vat.value
-    if clean(text):
-        body["Description"] = text[:60]  # type: ignore[index]
+def _to_line(part: _Part) -> dict[str, Any]:
+    body: dict[str, Any] = {"Item": part.item, "Quantity": part.quantity, "NetPrice": unit_price(part.net, part.quantity)}
+    if part.vat is not None and part.vat.value is not None:
+        body["VATCode"] = part.vat.value
+    if text := clean(part.text):
+        body["Description"] = text[:TEXT_MAX]
     return body
 
 

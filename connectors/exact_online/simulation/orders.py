@@ -271,8 +271,9 @@ def _charge_values(division: Division, values: Values, buyer: Row) -> Values:
         excl = cents(excl)
         vat = cents(excl * fraction)
     else:
-        vat = included_vat(cents(incl), fraction)
-        excl = cents(incl) - vat
+        gross = cents(incl if incl is not None else Decimal(0))
+        vat = included_vat(gross, fraction)
+        excl = gross - vat
     shipping = bool(values.get("IsShippingCost"))
     amounts = {"AmountFCExclVAT": excl, "AmountFCInclVAT": excl + vat, "VATPercentage": fraction}
     return {**values, "VATCode": code, "IsShippingCost": shipping, **amounts}

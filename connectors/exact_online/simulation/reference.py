@@ -97,11 +97,11 @@ def _finance(division: Division) -> None:
         own = {"PaymentDays": days, "PaymentEndOfMonths": 0, "PaymentMethod": method, "Percentage": Decimal(1)}
         discount = {"DiscountPercentage": Decimal(0), "DiscountPaymentDays": 0, "DiscountCalculation": "E"}
         division.insert("cashflow/PaymentConditions", {"Code": code, "Description": text, **own, **discount})
-    for code, text, kind, side, balance in GL_ACCOUNTS:
-        own = {"SearchCode": text.upper(), "Type": kind, "BalanceSide": side, "BalanceType": balance, "IsBlocked": False}
+    for code, text, number, side, balance in GL_ACCOUNTS:
+        own = {"SearchCode": text.upper(), "Type": number, "BalanceSide": side, "BalanceType": balance, "IsBlocked": False}
         division.insert("financial/GLAccounts", {"Code": code, "Description": text, "VATCode": None, **own, **WITHOUT_ENTRY})
-    for code, text, kind in JOURNALS:
-        own = {"Type": kind, "AllowVAT": kind == 20, "AllowVariableCurrency": True, "Currency": "EUR", "IsBlocked": False}
+    for code, text, number in JOURNALS:
+        own = {"Type": number, "AllowVAT": number == 20, "AllowVariableCurrency": True, "Currency": "EUR", "IsBlocked": False}
         division.insert("financial/Journals", {"Code": code, "Description": text, **own})
 
 

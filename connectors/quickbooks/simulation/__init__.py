@@ -1,1 +1,1 @@
-"""The simulated company: state, query language, rules, totals. Written from the vendor's documentation, apart from the connector."""
+"""The simulated company: state, query language, rules, totals. Written from the vendor's documentation alone."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from operator import ge, gt, le, lt
 from typing import Any
 
 from connectors.quickbooks.simulation.refusals import query_error
@@ -54,6 +55,7 @@ TERM = re.compile(
     rf"\s*([\w.]+)\s*(=|<=|>=|<|>|\bin\b|\blike\b)\s*(\(\s*[^)]*\)|{TEXT}|true|false|-?\d+(?:\.\d+)?)\s*(?:(and)\b|$)",
     re.IGNORECASE,
 )
+COMPARISONS: Mapping[str, Callable[[Any, Any], bool]] = {"<": lt, ">": gt, "<=": le, ">=": ge}
 VALUE = re.compile(rf"{TEXT}|true|false|-?\d+(?:\.\d+)?", re.IGNORECASE)
 
 
@@ -131,7 +133,7 @@ def _test(name: str, operator: str, values: list[Any]) -> Callable[[Mapping[str,
     if operator == "like":
         pattern = re.compile(".*".join(map(re.escape, str(value).split("%"))), re.IGNORECASE)
         return lambda row: pattern.fullmatch(str(member(row, name) or "")) is not None
-    compare = {"<": lambda a, b: a < b, ">": lambda a, b: a > b, "<=": lambda a, b: a <= b, ">=": lambda a, b: a >= b}[operator]
+    compare = COMPARISONS[operator]
     return lambda row: (left := comparable(member(row, name))) is not None and compare(left, comparable(value))
 
 

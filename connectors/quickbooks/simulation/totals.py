@@ -57,7 +57,7 @@ def settle(row: dict[str, Any], rates: Mapping[str, tuple[str, Decimal]]) -> Non
         bases[code] = bases.get(code, Decimal(0)) + net - share
         if detail.get("TaxInclusiveAmt") is not None:
             stated[code] = stated.get(code, Decimal(0)) + number(detail["TaxInclusiveAmt"]) - net
-    taxes = []
+    taxes: list[dict[str, Any]] = []
     by_rate: dict[str, tuple[Decimal, Decimal, Decimal]] = {}
     for code, base in bases.items():
         rate, percent = rates[code]
