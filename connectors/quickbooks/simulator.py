@@ -1,324 +1,196 @@
-"""The QuickBooks Online simulator: a company over HTTP, as the vendor documents it.
+"""QuickBooks Online over HTTP: one company, strict, stateful, under a clock. `build` makes one.
 
-https://developer.intuit.com/app/developer/qbo/docs/api/accounting/all-entities/account
+Written from the vendor's reference (https://developer.intuit.com/app/developer/qbo/docs/api/accounting/all-entities/account);
+what it leaves open and how it was chosen stands in samples/SOURCES.md.
 """
 
-import base64
-from collections.abc import Mapping
-from datetime import datetime, timedelta
-from decimal import Decimal
-from email.parser import BytesParser
-from email.policy import HTTP
 from typing import Any, ClassVar
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, urlencode
 
-import msgspec
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from bus.simulation.limits import CallLimit
 from bus.simulation.simulator import Simulator
-from bus.simulation.tokens import RefreshRefused, TokenDesk
+from bus.simulation.tokens import Issued, RefreshRefused, TokenDesk
 from connectors.quickbooks import generator
-from connectors.quickbooks.simulation import books
-from connectors.quickbooks.simulation.company import ENTITIES, PEOPLE, SALES, TRANSACTIONS, Company
-from connectors.quickbooks.simulation.query import parse
-from connectors.quickbooks.simulation.refusals import Refused, missing, query_error
+from connectors.quickbooks.simulation import books, gates, screens
+from connectors.quickbooks.simulation.company import Company
+from connectors.quickbooks.simulation.desk import Call, Desk
+from connectors.quickbooks.simulation.refusals import Refused, unsupported
 
 REALM = "9130357849036726"
-CLIENT = ("ABqboSimulatorClient0001", "qbo-simulator-secret-0001")
-LOOK_BACK_DAYS = 30
-CDC_ROWS_MAX = 1000
-BATCH_MAX = 30
-PATHS = {name.lower(): name for name in ENTITIES}
-CANONICAL = {"Customer": "customer", "Estimate": "sales_invoice", **dict.fromkeys(SALES[:4], "sales_invoice")}
-
-_ENCODER = msgspec.json.Encoder(decimal_format="number")
-_DECODER = msgspec.json.Decoder(float_hook=Decimal)
+CLIENT_ID = "ABsimulatedQuickBooksClient0001"
+CLIENT_SECRET = "quickbooks-simulator-secret"  # noqa: S105 - opens nothing but this simulator
+LIMITS = (
+    CallLimit("minute", 500, "sliding", 60),
+    CallLimit("second", 10, "sliding", 1),
+    CallLimit("batch minute", 40, "sliding", 60, path_part="/batch"),
+)
+METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
+OPTIONS = ("real_limits", "seed_data", "custom_txn_numbers", "missing_products", "rotate_refresh")
 
 
 class QuickbooksSimulator(Simulator):
-    """One realm."""
+    """One company of one customer, seen by one registered app."""
 
     system = "quickbooks"
     guarded: ClassVar[tuple[str, ...]] = ("/v3/",)
 
     def __init__(
-        self, *, real_limits: bool = False, custom_txn_numbers: bool = True, rotate_refresh: bool = True, country: str = "NL"
+        self,
+        *,
+        real_limits: bool = False,
+        seed_data: bool = True,
+        custom_txn_numbers: bool = True,
+        missing_products: bool = False,
+        rotate_refresh: bool = True,
     ) -> None:
         super().__init__(real_limits=real_limits)
-        self.tokens = TokenDesk(self.clock, lifetime_s=3600, refresh_lifetime_s=8_726_400, rotates=rotate_refresh, prefix="qbo")
-        self.limits = self.declare(CallLimit("minute", 500, "sliding", 60), CallLimit("second", 10, "sliding", 1))
-        self.company = Company(self.clock, custom_txn_numbers=custom_txn_numbers, country=country)
-        self._refresh_token: str | None = None
-        generator.references(self.company)
+        self.limits = self.declare(*LIMITS)
+        self.tokens = TokenDesk(
+            self.clock,
+            lifetime_s=gates.LIFETIME_S,
+            refresh_lifetime_s=gates.REFRESH_LIFETIME_S,
+            rotates=rotate_refresh,
+            prefix="RT1",
+        )
+        self.company = Company(self.clock, custom_txn_numbers=custom_txn_numbers)
+        self.desk = Desk(self.company, self.calls, REALM)
+        self._missing_products = missing_products
+        self._consent: Issued | None = None
+        if seed_data:
+            generator.references(self.company)
 
-    # --- frame -------------------------------------------------------------------------------------------------------------
+    # --- the base's hooks ----------------------------------------------------------------------------------------------------
 
     def routes(self) -> list[Route]:
-        """Token endpoint and company."""
-        root = f"/v3/company/{REALM}"
+        """OAuth, the API, files."""
         return [
+            Route("/connect/oauth2", self._consent_page),
             Route("/oauth2/v1/tokens/bearer", self._token, methods=["POST"]),
-            Route(f"{root}/query", self._answered(self._query), methods=["GET", "POST"]),
-            Route(f"{root}/cdc", self._answered(self._cdc)),
-            Route(f"{root}/batch", self._answered(self._batch), methods=["POST"]),
-            Route(f"{root}/upload", self._answered(self._upload), methods=["POST"]),
-            Route(f"{root}/companyinfo/{REALM}", self._answered(self._company_info)),
-            Route(f"{root}/preferences", self._answered(self._preferences)),
-            Route(f"{root}/{{entity}}/{{object_id}}", self._answered(self._read)),
-            Route(f"{root}/{{entity}}", self._answered(self._write), methods=["POST"]),
+            Route("/v2/oauth2/tokens/revoke", self._revoke, methods=["POST"]),
+            Route("/v3/company/{realm}/{path:path}", self._api, methods=METHODS),
+            Route("/files/{number}", self._file),
         ]
 
     def info(self, base_url: str) -> dict[str, Any]:
-        """A refresh token stays the same until it is used."""
-        if self._refresh_token is None:
-            self._refresh_token = self.tokens.grant().refresh_token
+        """For a Connection and its secret folder. The refresh token stays the same until it is used."""
+        if self._consent is None:
+            self._consent = self.tokens.grant()
         return {
             "system": self.system,
             "base_url": base_url,
             "token_url": f"{base_url}/oauth2/v1/tokens/bearer",
             "config": {"realm_id": REALM, "environment": "production"},
-            "credentials": {"client_id": CLIENT[0], "client_secret": CLIENT[1], "refresh_token": self._refresh_token},
+            "credentials": {
+                "client_id": CLIENT_ID,
+                "client_secret": CLIENT_SECRET,
+                "refresh_token": self._consent.refresh_token,
+            },
         }
-
-    def is_write(self, request: Request) -> bool:
-        """Queries may come by POST."""
-        return request.method == "POST" and request.url.path.startswith("/v3/") and not request.url.path.endswith("/query")
-
-    def unauthorised(self, request: Request) -> Response:
-        """The gateway's own fault, with small letters."""
-        error = {
-            "message": "message=AuthenticationFailed; errorCode=003200; statusCode=401",
-            "detail": "Token expired",
-            "code": "3200",
-        }
-        return JSONResponse({"warnings": None, "fault": {"error": [error], "type": "AUTHENTICATION"}, "time": 0}, status_code=401)
-
-    def throttled(self, request: Request, limit: CallLimit) -> Response:
-        """XML, although JSON was asked."""
-        body = (
-            '<?xml version="1.0" encoding="UTF-8" standalone="yes"?>'
-            '<IntuitResponse xmlns="http://schema.intuit.com/finance/v3">'
-            '<Fault type="SERVICE"><Error code="3001">'
-            "<Message>message=ThrottleExceeded; errorCode=003001; statusCode=429</Message>"
-            "<Detail>The request limit was reached.  Try again later</Detail></Error></Fault></IntuitResponse>"
-        )
-        return Response(body, status_code=429, media_type="application/xml")
 
     def books(self) -> dict[str, Any]:
-        """Sales, customers and items in neutral form."""
+        """Documents, customers and items in neutral form."""
         return books.books(self.company)
 
     def seed(self, orders: int, seed: int) -> None:
-        """Items, customers and `orders` documents."""
-        generator.seed(self.company, orders, seed)
+        """Reference lists, items, customers, and `orders` documents."""
+        generator.seed(self.company, orders, seed, missing_products=self._missing_products)
 
     def edit(self, entity: str, object_id: str, fields: dict[str, Any]) -> None:
-        """A change in the vendor's screens, with the vendor's member names; `_delete` deletes or makes inactive."""
-        kind, _, number = object_id.rpartition(":")
-        name = kind or {"customer": "Customer", "product": "Item", "product_category": "Item", "sales_invoice": "Invoice"}[entity]
-        row = self.company.row(name, number)
-        if fields.get("_delete") and name in TRANSACTIONS:
-            self.company.remove(name, number)
-            return
-        change = {"Active": False} if fields.get("_delete") else fields
-        self.company.update(name, {"Id": number, "SyncToken": row["SyncToken"], "sparse": True, **change})
+        """A change in the product's screens; see `screens.edit`."""
+        screens.edit(self.company, entity, object_id, fields)
 
-    def _answered(self, work: Any) -> Any:
-        async def endpoint(request: Request) -> Response:
-            try:
-                return self._json(await work(request))
-            except Refused as refused:
-                return self._json(refused.body(self._time()), refused.status)
+    def is_write(self, request: Request) -> bool:
+        """Posts to the company, but for queries; the token endpoint does not write."""
+        path = request.url.path
+        return request.method not in ("GET", "HEAD") and path.startswith("/v3/") and not path.endswith("/query")
 
-        return endpoint
+    def unauthorised(self, request: Request) -> Response:
+        """The gateway's fault 3200."""
+        detail = "Token expired, revoked, malformed or missing"
+        return gates.gateway_fault(401, "3200", "AuthenticationFailed", detail, "AUTHENTICATION", self.clock.now())
 
-    def _json(self, body: Any, status: int = 200) -> Response:
-        return Response(_ENCODER.encode(body), status_code=status, media_type="application/json", headers={"intuit_tid": "1-sim"})
+    def throttled(self, request: Request, limit: CallLimit) -> Response:
+        """429 in XML."""
+        return gates.throttled(self.company.time())
 
-    def _time(self) -> str:
-        return self.company.clock.now().isoformat(timespec="milliseconds").replace("+00:00", "-00:00")
+    def not_found(self, request: Request) -> Response:
+        """A fault for an unknown route."""
+        return self._refusal(request, unsupported(f"{request.method} {request.url.path}"))
+
+    def _refusal(self, request: Request, refused: Refused) -> Response:
+        return gates.answer(request, {"Fault": refused.fault(), "time": self.company.time()}, refused.status)
 
     # --- OAuth ---------------------------------------------------------------------------------------------------------------
 
+    async def _consent_page(self, request: Request) -> Response:
+        """The user agrees at once; the realm comes back with the code."""
+        asked = request.query_params
+        if asked.get("response_type") != "code" or asked.get("client_id") != CLIENT_ID or "redirect_uri" not in asked:
+            return gates.token_error(400, "invalid_request")
+        back = {"code": self.tokens.code(), "realmId": REALM, **({"state": asked["state"]} if "state" in asked else {})}
+        return RedirectResponse(f"{asked['redirect_uri']}?{urlencode(back)}", status_code=302)
+
     async def _token(self, request: Request) -> Response:
-        expected = "Basic " + base64.b64encode(":".join(CLIENT).encode()).decode()
-        if request.headers.get("authorization") != expected:
-            return JSONResponse({"error": "invalid_client"}, status_code=401)
-        form = {name: values[-1] for name, values in parse_qs((await request.body()).decode()).items()}
+        """Exchange and refresh; the client names itself in the Basic header."""
+        if gates.client_of(request) != (CLIENT_ID, CLIENT_SECRET):
+            return gates.token_error(401, "invalid_client")
+        form = {name: values[-1] for name, values in parse_qs((await request.body()).decode(), keep_blank_values=True).items()}
+        kind = form.get("grant_type")
+        if kind == "authorization_code":
+            made = self.tokens.exchange(form.get("code", "")) if "redirect_uri" in form else None
+            return gates.token_answer(made) if made else gates.token_error(400, "invalid_grant", "Invalid authorization code")
+        if kind != "refresh_token":
+            return gates.token_error(400, "unsupported_grant_type")
         try:
-            if form.get("grant_type") == "authorization_code":
-                issued = self.tokens.exchange(form.get("code", ""))
-            else:
-                issued = self.tokens.refresh(form.get("refresh_token", ""))
+            issued = self.tokens.refresh(form.get("refresh_token", ""))
         except RefreshRefused:
-            issued = None
-        if issued is None:
-            return JSONResponse(
-                {"error": "invalid_grant", "error_description": "Incorrect or invalid refresh token"}, status_code=400
-            )
-        self._refresh_token = issued.refresh_token if self._refresh_token != form.get("refresh_token") else None
-        return JSONResponse(
-            {
-                "token_type": "bearer",
-                "access_token": issued.access_token,
-                "expires_in": 3600,
-                "refresh_token": issued.refresh_token,
-                "x_refresh_token_expires_in": 8_726_400,
-            }
+            return gates.token_error(400, "invalid_grant", "Incorrect or invalid refresh token")
+        if self._consent is not None and self._consent.refresh_token == form["refresh_token"] != issued.refresh_token:
+            self._consent = None
+        return gates.token_answer(issued)
+
+    async def _revoke(self, request: Request) -> Response:
+        if gates.client_of(request) != (CLIENT_ID, CLIENT_SECRET):
+            return gates.token_error(401, "invalid_client")
+        self.tokens.revoke_all()
+        return Response(status_code=200)
+
+    # --- the API -------------------------------------------------------------------------------------------------------------
+
+    async def _api(self, request: Request) -> Response:
+        """Realm, then the call."""
+        if request.path_params["realm"] != REALM:
+            name, now = "ApplicationAuthorizationFailed", self.clock.now()
+            return gates.gateway_fault(403, "3100", name, "The token is not for this company", "AUTHORIZATION", now)
+        call = Call(
+            method=request.method,
+            parts=tuple(request.path_params["path"].split("/")),
+            parameters=dict(request.query_params),
+            content_type=request.headers.get("content-type", ""),
+            body=await request.body(),
+            base_url=str(request.base_url).rstrip("/"),
         )
-
-    # --- reading -------------------------------------------------------------------------------------------------------------
-
-    async def _company_info(self, _request: Request) -> Any:
-        company = self.company
-        info = {
-            "CompanyName": "Simulated Company B.V.", "LegalName": "Simulated Company B.V.", "Country": company.country, "Id": "1",
-            "SyncToken": "0", "CompanyAddr": {"Country": company.country}, "DefaultTimeZone": "Europe/Amsterdam",
-            "NameValue": [{"Name": "ItemCategoriesFeature", "Value": "true"}],
-        }  # fmt: skip
-        return {"CompanyInfo": info, "time": self._time()}
-
-    async def _preferences(self, _request: Request) -> Any:
-        company = self.company
-        accounting = {"BookCloseDate": company.close_date} if company.close_date else {}
-        sales = {
-            "CustomTxnNumbers": company.custom_txn_numbers,
-            "AllowShipping": True,
-            "AllowDiscount": True,
-            "AllowEstimates": True,
-        }
-        preferences = {
-            "SalesFormsPrefs": sales,
-            "CurrencyPrefs": {"MultiCurrencyEnabled": True, "HomeCurrency": {"value": company.home}},
-            "TaxPrefs": {"UsingSalesTax": True},
-            "ProductAndServicesPrefs": {"ForSales": True, "QuantityOnHand": True},
-            "AccountingInfoPrefs": accounting,
-        }
-        return {"Preferences": preferences, "time": self._time()}
-
-    async def _query(self, request: Request) -> Any:
-        statement = (await request.body()).decode() if request.method == "POST" else request.query_params.get("query", "")
-        return {"QueryResponse": self._select(statement), "time": self._time()}
-
-    def _select(self, statement: str) -> dict[str, Any]:
-        query = parse(statement)
-        rows = self.company.select(query)
-        if query.is_count:
-            return {"totalCount": len(rows)}
-        page = [self.company.shown(row) for row in rows[query.start - 1 : query.start - 1 + query.most]]
-        self._serve(query.entity, page)
-        return {query.entity: page, "startPosition": query.start, "maxResults": len(page)} if page else {}
-
-    async def _cdc(self, request: Request) -> Any:
         try:
-            since = datetime.fromisoformat(request.query_params["changedSince"].replace(" ", "+"))
-        except (KeyError, ValueError):
-            raise missing("changedSince") from None
-        if since.tzinfo is None:
-            raise missing("changedSince offset")
-        if self.clock.now() - since > timedelta(days=LOOK_BACK_DAYS):
-            raise query_error(f"changedSince is more than {LOOK_BACK_DAYS} days ago")
-        left, answers = CDC_ROWS_MAX, []
-        for name in filter(None, request.query_params.get("entities", "").split(",")):
-            if name not in ENTITIES or name in ("TaxCode", "TaxRate"):
-                raise query_error(f"entity {name} is not supported by change data capture")
-            rows = self.company.changed(name, since)[:left]
-            left -= len(rows)
-            self._serve(name, [row for row in rows if row.get("status") != "Deleted"])
-            answers.append({name: rows, "startPosition": 1, "maxResults": len(rows)} if rows else {})
-        return {"CDCResponse": [{"QueryResponse": answers}], "time": self._time()}
-
-    async def _read(self, request: Request) -> Any:
-        entity = self._entity(request)
-        row = self.company.shown(self.company.row(entity, request.path_params["object_id"]))
-        self._serve(entity, [row])
-        return {entity: row, "time": self._time()}
-
-    def _serve(self, entity: str, rows: list[dict[str, Any]]) -> None:
-        for row in rows:
-            if name := _canonical(entity, row):
-                self.calls.serve(name)
-
-    def _entity(self, request: Request) -> str:
-        entity = PATHS.get(request.path_params["entity"])
-        if entity is None:
-            raise query_error(f"unknown resource {request.path_params['entity']}")
-        return entity
-
-    # --- writing -------------------------------------------------------------------------------------------------------------
-
-    async def _write(self, request: Request) -> Any:
-        entity = self._entity(request)
-        body = _DECODER.decode(await request.body())
-        parameters = request.query_params
-        operation = parameters.get("operation", "")
-        if operation == "update" and parameters.get("include") == "void":
-            operation = "void"
-        return self._carry_out(entity, body, operation, parameters.get("requestid"))
-
-    def _carry_out(self, entity: str, body: dict[str, Any], operation: str, request_id: str | None) -> dict[str, Any]:
-        if request_id and request_id in self.company.replays:
-            return self.company.replays[request_id]
-        verb, row = self._do(entity, body, operation)
-        if name := _canonical(entity, row if "Line" in row or "Type" in row or entity in PEOPLE else {"Type": ""}):
-            self.calls.write(name, verb)
-        answer = {entity: row if verb == "delete" else self.company.shown(row), "time": self._time()}
-        if request_id:
-            self.company.replays[request_id] = answer
-        return answer
-
-    def _do(self, entity: str, body: dict[str, Any], operation: str) -> tuple[str, dict[str, Any]]:
-        if operation == "delete":
-            return "delete", self.company.delete(entity, body)
-        if operation == "void":
-            return "update", self.company.void(entity, body)
-        if body.get("Id") is not None:
-            return "update", self.company.update(entity, body)
-        return "create", self.company.create(entity, body)
-
-    async def _batch(self, request: Request) -> Any:
-        items = _DECODER.decode(await request.body()).get("BatchItemRequest", [])
-        if len(items) > BATCH_MAX:
-            raise Refused("1040", "Too many batch items", f"at most {BATCH_MAX}")
-        return {"BatchItemResponse": [self._batch_item(item) for item in items], "time": self._time()}
-
-    def _batch_item(self, item: dict[str, Any]) -> dict[str, Any]:
-        try:
-            if "Query" in item:
-                return {"bId": item["bId"], "QueryResponse": self._select(item["Query"])}
-            entity = next(name for name in item if name in ENTITIES)
-            operation = item.get("operation", "create")
-            answer = self._carry_out(entity, item[entity], operation if operation in ("delete", "void") else "", None)
-            return {"bId": item["bId"], entity: answer[entity]}
+            answer = self.desk.answer(call)
         except Refused as refused:
-            return {"bId": item["bId"], "Fault": refused.body("")["Fault"]}
+            return self._refusal(request, refused)
+        if call.touched is not None:
+            self.touch(request, *call.touched)
+        return PlainTextResponse(answer) if isinstance(answer, str) else gates.answer(request, answer)
 
-    async def _upload(self, request: Request) -> Any:
-        """Multipart: a JSON part with the metadata, a part with the bytes."""
-        head = f"Content-Type: {request.headers['content-type']}\r\n\r\n".encode()
-        message = BytesParser(policy=HTTP).parsebytes(head + await request.body())
-        parts = {part.get_param("name", header="content-disposition"): part for part in message.iter_parts()}
-        answers = []
-        for name, part in parts.items():
-            if not str(name).startswith("file_metadata"):
-                continue
-            content: Any = parts[str(name).replace("metadata", "content")].get_payload(decode=True)
-            metadata: Any = part.get_payload(decode=True)
-            row = self.company.create("Attachable", {**msgspec.json.decode(metadata), "Size": len(content or b"")})
-            self.calls.write("attachable", "create")
-            answers.append({"Attachable": row})
-        return {"AttachableResponse": answers, "time": self._time()}
-
-
-def _canonical(entity: str, row: Mapping[str, Any]) -> str | None:
-    if entity == "Item":
-        return "product_category" if row.get("Type") == "Category" else "product"
-    return CANONICAL.get(entity)
+    async def _file(self, request: Request) -> Response:
+        """What an attachment's address leads to, for whoever has it."""
+        number = request.path_params["number"]
+        row = self.company.find("Attachable", number)
+        if row is None or number not in self.company.contents:
+            return Response(status_code=404)
+        return Response(self.company.contents[number], media_type=row["ContentType"])
 
 
 def build(**options: Any) -> QuickbooksSimulator:
-    """A company with its reference lists; `seed` fills it."""
-    return QuickbooksSimulator(**options)
+    """A simulator. Options: real_limits, seed_data, custom_txn_numbers, missing_products, rotate_refresh; others are ignored."""
+    return QuickbooksSimulator(**{name: value for name, value in options.items() if name in OPTIONS})

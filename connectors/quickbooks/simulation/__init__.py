@@ -1,1 +1,1 @@
-"""The simulated company: state, query language, rules, totals. Written from the vendor's documentation alone."""
+"""The simulated company: state, query language, rules, totals. Shares no code with the connector."""

@@ -1,11 +1,14 @@
-"""The company's books in neutral form, from the state alone."""
+"""The company's books in neutral form, from the state alone: what the verdict of a demo is taken from."""
 
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
-from connectors.quickbooks.simulation.company import DELETED, SALES, Company
-from connectors.quickbooks.simulation.totals import cents, number, sales_lines
+from connectors.quickbooks.simulation.company import Company
+from connectors.quickbooks.simulation.entities import SALES, SHIPPING
+from connectors.quickbooks.simulation.names import DELETED
+from connectors.quickbooks.simulation.totals import ZERO, cents, sales_lines
+from connectors.quickbooks.simulation.writing import VOIDED
 
 KINDS = {
     "Invoice": "INVOICE",
@@ -26,68 +29,57 @@ def books(company: Company) -> dict[str, Any]:
 
 
 def _document(company: Company, entity: str, row: Mapping[str, Any]) -> dict[str, Any]:
-    customer = company.tables["Customer"].get((row.get("CustomerRef") or {}).get("value", ""))
-    taxes = row["TxnTaxDetail"]["TaxLine"]
-    rates: dict[str, Decimal] = {}
-    for tax in taxes:
-        rate = f"{number(tax['TaxLineDetail']['TaxPercent']):.2f}"
-        rates[rate] = rates.get(rate, Decimal(0)) + tax["Amount"]
+    customer = company.find("Customer", (row.get("CustomerRef") or {}).get("value"))
+    vat: dict[str, Decimal] = {}
+    for tax in row["TxnTaxDetail"]["TaxLine"]:
+        rate = text(tax["TaxLineDetail"]["TaxPercent"])
+        vat[rate] = vat.get(rate, ZERO) + tax["Amount"]
     return {
         "id": f"{entity}:{row['Id']}",
         "kind": KINDS[entity],
         "number": row.get("DocNumber"),
         "reference": row.get("DocNumber"),
-        "date": row["TxnDate"],
         "currency": row["CurrencyRef"]["value"],
-        "total_excl": str(cents(row["TotalAmt"] - row["TxnTaxDetail"]["TotalTax"])),
-        "total_incl": str(cents(row["TotalAmt"])),
-        "vat_by_rate": {rate: str(cents(amount)) for rate, amount in sorted(rates.items())},
+        "date": row["TxnDate"],
+        "total_excl": text(row["TotalAmt"] - row["TxnTaxDetail"]["TotalTax"]),
+        "total_incl": text(row["TotalAmt"]),
+        "vat_by_rate": {rate: text(amount) for rate, amount in sorted(vat.items())},
         "status": _status(company, entity, row),
-        "customer_id": (row.get("CustomerRef") or {}).get("value"),
-        "customer": customer["DisplayName"] if customer else None,
+        "customer_id": customer["Id"] if customer else None,
+        "customer": customer["DisplayName"].removesuffix(DELETED) if customer else None,
         "private_note": row.get("PrivateNote"),
-        "lines": [_line(company, line) for line in sales_lines(row)],
+        "lines": [_line(company, line) for line in sales_lines(row["Line"])],
     }
 
 
 def _status(company: Company, entity: str, row: Mapping[str, Any]) -> str:
-    if str(row.get("PrivateNote") or "").startswith("Voided"):
+    if not row["TotalAmt"] and str(row.get("PrivateNote", "")).startswith(VOIDED):
         return "VOID"
     if entity in ("SalesReceipt", "RefundReceipt"):
         return "PAID"
-    if entity != "Invoice":
+    if entity not in ("Invoice", "CreditMemo"):
         return "OPEN"
-    money = sum(
-        (_money(company, link["TxnId"], row["Id"]) for link in row["LinkedTxn"] if link["TxnType"] == "Payment"), Decimal(0)
-    )
-    if row["TotalAmt"] > 0 and money >= row["TotalAmt"]:
-        return "PAID"
-    return "PARTIAL" if money > 0 else "OPEN"
+    links = company.links[(entity, row["Id"])]
+    paid = sum((amount for payment, amount in links.items() if entity == "CreditMemo" or _is_money(company, payment)), ZERO)
+    if paid <= 0:
+        return "OPEN"
+    return "PAID" if paid >= row["TotalAmt"] else "PARTIAL"
 
 
-def _money(company: Company, payment_id: str, invoice_id: str) -> Decimal:
-    """Money of a payment that went to an invoice: a credit applied is none."""
-    payment = company.tables["Payment"].get(payment_id)
-    if payment is None or not number(payment.get("TotalAmt")):
-        return Decimal(0)
-    return sum(
-        (
-            number(line["Amount"])
-            for line in payment["Line"]
-            if any(link["TxnId"] == invoice_id and link["TxnType"] == "Invoice" for link in line["LinkedTxn"])
-        ),
-        Decimal(0),
-    )
+def _is_money(company: Company, payment_id: str) -> bool:
+    """A payment of nothing only sets a credit against an invoice."""
+    payment = company.find("Payment", payment_id)
+    return payment is not None and payment["TotalAmt"] > 0
 
 
 def _line(company: Company, line: Mapping[str, Any]) -> dict[str, Any]:
     detail = line["SalesItemLineDetail"]
-    item = company.tables["Item"].get((detail.get("ItemRef") or {}).get("value", ""))
-    quantity = number(detail.get("Qty") if detail.get("Qty") is not None else 1)
+    item_id = (detail.get("ItemRef") or {}).get("value")
+    item = company.find("Item", item_id)
     return {
-        "sku": item.get("Sku") if item else (detail.get("ItemRef") or {}).get("value"),
-        "quantity": f"{quantity.normalize():f}",
-        "net": str(cents(number(line["Amount"]))),
+        "sku": SHIPPING if item_id == SHIPPING else item.get("Sku") if item else None,
+        "quantity": plain(detail.get("Qty", Decimal(1))),
+        "net": text(line["Amount"]),
     }
 
 
@@ -98,9 +90,19 @@ def _customer(row: Mapping[str, Any]) -> dict[str, Any]:
         "email": (row.get("PrimaryEmailAddr") or {}).get("Address"),
         "active": row["Active"],
         "currency": row["CurrencyRef"]["value"],
-        "company": bool(row.get("CompanyName")),
     }
 
 
 def _product(row: Mapping[str, Any]) -> dict[str, Any]:
     return {"id": row["Id"], "sku": row.get("Sku"), "name": row["Name"].removesuffix(DELETED), "active": row["Active"]}
+
+
+def text(amount: Decimal) -> str:
+    """Two decimals."""
+    return f"{cents(amount):f}"
+
+
+def plain(number: Decimal) -> str:
+    """A quantity without trailing zeros."""
+    shown = f"{number:f}"
+    return shown.rstrip("0").rstrip(".") if "." in shown else shown

@@ -1,161 +1,169 @@
-"""The query language: one entity, AND only, 1-based paging.
+"""The query language: one entity, AND only, paging from 1.
 
 https://developer.intuit.com/app/developer/qbo/docs/learn/explore-the-quickbooks-online-api/data-queries
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
-from decimal import Decimal
-from operator import ge, gt, le, lt
 from typing import Any
 
-from connectors.quickbooks.simulation.refusals import query_error
+from connectors.quickbooks.simulation.conditions import COMPARE, Row, Test, condition, member, sortable
+from connectors.quickbooks.simulation.entities import COMMON, ENTITIES, LISTS_WITH_ACTIVE
+from connectors.quickbooks.simulation.refusals import parser_error, query_error
 
 ROWS_MAX = 1000
 ROWS_DEFAULT = 100
-COMMON = ("Id", "MetaData.CreateTime", "MetaData.LastUpdatedTime")
-NAMES = ("Name", "Active", "FullyQualifiedName")
-SALES = ("DocNumber", "TxnDate", "CustomerRef")
-QUERYABLE: Mapping[str, tuple[str, ...]] = {
-    "Customer": (
-        "DisplayName",
-        "GivenName",
-        "FamilyName",
-        "CompanyName",
-        "FullyQualifiedName",
-        "Active",
-        "Balance",
-        "PrimaryEmailAddr",
-    ),
-    "Item": ("Name", "Sku", "Type", "Active", "FullyQualifiedName", "SubItem"),
-    "Invoice": (*SALES, "DueDate", "Balance", "SalesTermRef"),
-    "SalesReceipt": SALES,
-    "CreditMemo": SALES,
-    "RefundReceipt": SALES,
-    "Estimate": SALES,
-    "Payment": ("TotalAmt", "TxnDate", "CustomerRef", "PaymentRefNum", "PaymentMethodRef"),
-    "Account": (*NAMES, "AccountType", "Classification"),
-    "Attachable": ("FileName", "AttachableRef.EntityRef.Type", "AttachableRef.EntityRef.value"),
-    "Vendor": ("DisplayName", "Active"),
-    "Employee": ("DisplayName", "Active"),
-    **dict.fromkeys(("Term", "PaymentMethod", "TaxCode", "TaxRate", "Class", "Department"), NAMES),
-    "CompanyCurrency": ("Code", "Active"),
-}
-NAME_LISTS = frozenset(name for name, fields in QUERYABLE.items() if "Active" in fields)
-STATEMENT = re.compile(
-    r"^\s*select\s+(?P<what>.+?)\s+from\s+(?P<entity>\w+)(?:\s+where\s+(?P<where>.+?))?"
-    r"(?:\s+order\s*by\s+(?P<order>[\w.]+)(?:\s+(?P<direction>asc|desc))?)?"
-    r"(?:\s+startposition\s+(?P<start>\d+))?(?:\s+maxresults\s+(?P<most>\d+))?\s*$",
-    re.IGNORECASE | re.DOTALL,
-)
-TEXT = r"'(?:[^'\\]|\\.)*'"
-TERM = re.compile(
-    rf"\s*([\w.]+)\s*(=|<=|>=|<|>|\bin\b|\blike\b)\s*(\(\s*[^)]*\)|{TEXT}|true|false|-?\d+(?:\.\d+)?)\s*(?:(and)\b|$)",
-    re.IGNORECASE,
-)
-COMPARISONS: Mapping[str, Callable[[Any, Any], bool]] = {"<": lt, ">": gt, "<=": le, ">=": ge}
-VALUE = re.compile(rf"{TEXT}|true|false|-?\d+(?:\.\d+)?", re.IGNORECASE)
+TOKEN = re.compile(r"\s*(?:'(?:[^'\\]|\\.)*'|-?\d+(?:\.\d+)?|[A-Za-z_][\w.]*|<=|>=|[=<>(),*])")
 
 
 @dataclass(frozen=True)
 class Query:
-    """A parsed statement."""
+    """A statement that was understood. `members` are the projected ones, empty for all."""
 
     entity: str
     is_count: bool
-    tests: tuple[Callable[[Mapping[str, Any]], bool], ...]
+    members: tuple[str, ...]
+    tests: tuple[Test, ...]
     order: str | None
     is_descending: bool
     start: int
     most: int
 
+    def rows(self, rows: list[Row]) -> list[Row]:
+        """All rows that pass, in order; rows without an order come by id."""
+        found = [row for row in rows if all(test(row) for test in self.tests)]
+        order = self.order or "Id"
+        return sorted(found, key=lambda row: sortable(order, member(row, order)), reverse=self.is_descending)
+
+
+class _Tokens:
+    """The words of a statement, read from the left."""
+
+    def __init__(self, statement: str) -> None:
+        self._tokens = list(_split(statement))
+        self._at = 0
+
+    def peek(self) -> str:
+        return self._tokens[self._at] if self._at < len(self._tokens) else ""
+
+    def take(self) -> str:
+        token = self.peek()
+        self._at += 1
+        return token
+
+    def takes(self, *words: str) -> bool:
+        """Whether the next words are these; takes them then."""
+        ahead = [token.lower() for token in self._tokens[self._at : self._at + len(words)]]
+        if ahead != list(words):
+            return False
+        self._at += len(words)
+        return True
+
+    def expect(self, *words: str) -> None:
+        if not self.takes(*words):
+            raise parser_error(f'Encountered "{self.peek() or "<EOF>"}". Was expecting: "{" ".join(words)}"')
+
+
+def _split(statement: str) -> Iterator[str]:
+    at, text = 0, statement.rstrip()
+    while at < len(text):
+        found = TOKEN.match(text, at)
+        if found is None:
+            raise parser_error(f'Encountered "{text[at : at + 20].strip()}" at column {at + 1}.')
+        yield found[0].strip()
+        at = found.end()
+
 
 def parse(statement: str) -> Query:
-    """Raises Refused 4000 for what cannot be read, 4001 for a property that cannot be asked."""
-    found = STATEMENT.match(statement)
-    if found is None:
-        raise query_error(f"Encountered an unexpected word in {statement[:60]!r}", parse=True)
-    entity = next((name for name in QUERYABLE if name.lower() == found["entity"].lower()), None)
+    """Raises Refused: 4000 for what cannot be read, 4001 for a property or entity that cannot be asked."""
+    tokens = _Tokens(statement)
+    tokens.expect("select")
+    is_count = tokens.takes("count", "(", "*", ")")
+    names = () if is_count else tuple(_projected(tokens))
+    tokens.expect("from")
+    asked = tokens.take()
+    entity = next((name for name in ENTITIES if name.lower() == asked.lower()), None)
     if entity is None:
-        raise query_error(f"Invalid context declaration: {found['entity']}")
-    terms = list(_terms(entity, found["where"]))
-    if entity in NAME_LISTS and not any(name == "Active" for name, _ in terms):
-        terms.append(("Active", lambda row: bool(row.get("Active", True))))
-    most = int(found["most"] or ROWS_DEFAULT)
-    if not 1 <= most <= ROWS_MAX:
-        raise query_error(f"value {most} for MAXRESULTS is out of range")
-    if found["order"]:
-        _known(entity, found["order"])
-    return Query(
-        entity=entity,
-        is_count=found["what"].replace(" ", "").lower() == "count(*)",
-        tests=tuple(test for _, test in terms),
-        order=found["order"],
-        is_descending=(found["direction"] or "").lower() == "desc",
-        start=max(1, int(found["start"] or 1)),
-        most=most,
-    )
+        raise query_error(f"Invalid context declaration: {asked}")
+    conditions = list(_conditions(tokens, entity)) if tokens.takes("where") else []
+    order, is_descending = _order(tokens, entity)
+    start = _whole(tokens, "startposition", 1, None)
+    most = _whole(tokens, "maxresults", ROWS_DEFAULT, ROWS_MAX)
+    if tokens.peek():
+        raise parser_error(f'Encountered "{tokens.peek()}". Was expecting: <EOF>')
+    if entity in LISTS_WITH_ACTIVE and not any(name == "Active" for name, _ in conditions):
+        conditions.append(("Active", lambda row: row.get("Active", True) is True))
+    tests = tuple(test for _, test in conditions)
+    return Query(entity, is_count, () if "*" in names else names, tests, order, is_descending, start, most)
 
 
-def _terms(entity: str, where: str | None) -> Any:
-    rest = where
-    while rest:
-        found = TERM.match(rest)
-        if found is None:
-            raise query_error(f"Encountered an unexpected word in {rest[:60]!r}", parse=True)
-        name, operator, literal = found[1], found[2].lower(), found[3]
-        _known(entity, name)
-        yield name, _test(name, operator, [_value(item) for item in VALUE.findall(literal)])
-        rest = rest[found.end() :]
-        if found[4] and not rest.strip():
-            raise query_error("nothing follows AND", parse=True)
+def _projected(tokens: _Tokens) -> Iterator[str]:
+    while True:
+        name = tokens.take()
+        if name != "*" and not re.fullmatch(r"[A-Za-z][\w.]*", name):
+            raise parser_error(f'Encountered "{name}" in the list of properties.')
+        yield name
+        if not tokens.takes(","):
+            return
 
 
-def _known(entity: str, name: str) -> None:
-    if name not in COMMON and name not in QUERYABLE[entity]:
-        raise query_error(f"property '{name}' is not queryable")
+def _conditions(tokens: _Tokens, entity: str) -> Iterator[tuple[str, Test]]:
+    while True:
+        name, sign = tokens.take(), tokens.take().lower()
+        if sign not in ("=", "in", "like", *COMPARE):
+            raise parser_error(f'Encountered "{sign or "<EOF>"}". Was expecting an operator.')
+        name = _known(entity, name)
+        values = _values(tokens) if sign == "in" else [_value(tokens)]
+        yield name, condition(name, sign, values)
+        if not tokens.takes("and"):
+            return
 
 
-def _value(literal: str) -> Any:
-    if literal.startswith("'"):
-        return re.sub(r"\\(.)", r"\1", literal[1:-1])
-    return literal.lower() == "true" if literal.lower() in ("true", "false") else Decimal(literal)
+def _values(tokens: _Tokens) -> list[Any]:
+    tokens.expect("(")
+    values = [_value(tokens)]
+    while tokens.takes(","):
+        values.append(_value(tokens))
+    tokens.expect(")")
+    return values
 
 
-def _test(name: str, operator: str, values: list[Any]) -> Callable[[Mapping[str, Any]], bool]:
-    if operator == "in":
-        return lambda row: any(_equal(member(row, name), value) for value in values)
-    value = values[0]
-    if operator == "=":
-        return lambda row: _equal(member(row, name), value)
-    if operator == "like":
-        pattern = re.compile(".*".join(map(re.escape, str(value).split("%"))), re.IGNORECASE)
-        return lambda row: pattern.fullmatch(str(member(row, name) or "")) is not None
-    compare = COMPARISONS[operator]
-    return lambda row: (left := comparable(member(row, name))) is not None and compare(left, comparable(value))
+def _order(tokens: _Tokens, entity: str) -> tuple[str | None, bool]:
+    if not tokens.takes("orderby") and not tokens.takes("order", "by"):
+        return None, False
+    name = _known(entity, tokens.take())
+    if tokens.takes("desc"):
+        return name, True
+    tokens.takes("asc")
+    return name, False
 
 
-def member(row: Mapping[str, Any], name: str) -> Any:
-    """A member of a row; references answer by their value, e-mail members by their address."""
-    value: Any = row
-    for part in name.split("."):
-        value = value.get(part) if isinstance(value, Mapping) else None
-    if isinstance(value, Mapping):
-        return value.get("value") or value.get("Address")
-    return value
+def _whole(tokens: _Tokens, word: str, default: int, most: int | None) -> int:
+    if not tokens.takes(word):
+        return default
+    text = tokens.take()
+    if not text.isdigit():
+        raise parser_error(f'Encountered "{text}" after {word}. Was expecting: <INTEGER>')
+    if int(text) < 1 or (most is not None and int(text) > most):
+        raise query_error(f"value {text} of {word} is out of range")
+    return int(text)
 
 
-def comparable(value: Any) -> Any:
-    """Moments compare as moments, everything else as it is."""
-    if isinstance(value, str) and len(value) > 10 and value[4:5] == "-" and "T" in value:
-        return datetime.fromisoformat(value)
-    return value
+def _known(entity: str, name: str) -> str:
+    """The property as the vendor spells it."""
+    for known in (*COMMON, *ENTITIES[entity].queryable):
+        if known.lower() == name.lower():
+            return known
+    raise query_error(f"property '{name}' is not queryable")
 
 
-def _equal(left: Any, right: Any) -> bool:
-    if isinstance(left, bool) or isinstance(right, bool):
-        return bool(left) is bool(right)
-    left, right = comparable(left), comparable(right)
-    return str(left).casefold() == str(right).casefold() if isinstance(left, str) else bool(left == right)
+def _value(tokens: _Tokens) -> Any:
+    token = tokens.take()
+    if token.startswith("'"):
+        return re.sub(r"\\(.)", r"\1", token[1:-1])
+    if token.lower() in ("true", "false"):
+        return token.lower() == "true"
+    if re.fullmatch(r"-?\d+(\.\d+)?", token):
+        return token
+    raise parser_error(f'Encountered "{token or "<EOF>"}". Was expecting a value.')
