@@ -779,17 +779,22 @@ def test_options() -> None:
 class Session:
     """What the client asks of an authorised session: requests with a bearer token."""
 
-    def __init__(self, token: str) -> None:
+    def __init__(self, token: str, http: httpx.Client) -> None:
         self.access_token = token
-        self.http = httpx.Client()
+        self.http = http
 
     def request(
         self, method: str, url: str, *, headers: dict[str, str], params: dict[str, Any] | None = None, data: Any = None
     ) -> Any:
-        return self.http.request(method, url, headers=headers, params=params, content=data)
+        return self.http.request(method, url, headers=headers, params=params, content=data or None)
 
 
 def use_client(base_url: str, token: str, since: Any) -> None:
+    with httpx.Client(trust_env=False) as http:
+        use_published(Session(token, http), base_url, since)
+
+
+def use_published(session: Session, base_url: str, since: Any) -> None:
     from quickbooks import QuickBooks
     from quickbooks.batch import batch_create
     from quickbooks.cdc import change_data_capture
@@ -797,7 +802,7 @@ def use_client(base_url: str, token: str, since: Any) -> None:
     from quickbooks.objects import Customer, Invoice
 
     client = QuickBooks(company_id=REALM, minorversion=75)
-    client.session = Session(token)
+    client.session = session
     client.api_url_v3 = f"{base_url}/v3"
     customer = Customer()
     customer.DisplayName = "O'Brien & Zonen"
@@ -812,7 +817,7 @@ def use_client(base_url: str, token: str, since: Any) -> None:
     with pytest.raises(QuickbooksException) as stale:
         customer.save(qb=client)
     assert stale.value.error_code == 5010
-    changes = change_data_capture([Customer, Invoice], since, qb=client)
+    changes = change_data_capture([Customer, Invoice], since.isoformat(timespec="seconds"), qb=client)
     assert [row.CompanyName for row in changes.Customer] == ["O'Brien"]
     others = [Customer(), Customer()]
     others[0].DisplayName, others[1].DisplayName = "New", "O'Brien & Zonen"
