@@ -195,6 +195,8 @@ class FakeConnector:
         self.fail_next: list[Exception | str] = []
         self.name_max: int | None = None
         self.hidden: set[str] = set()
+        self.total_kept: Decimal | None = None
+        """What this vendor makes of every document's total."""
 
     async def check(self) -> Account:
         return Account(vendor_id="1", name="fake", currency="EUR")
@@ -283,6 +285,8 @@ class FakeConnector:
         document = write.document
         if isinstance(document, canon.SalesOrder | canon.SalesInvoice):
             ref = canon.Ref(id=write.ids.get("customer"))
+            if self.total_kept is not None:
+                document = msgspec.structs.replace(document, totals=canon.Totals(incl=self.total_kept))
             return msgspec.structs.replace(document, customer_reference=write.reference, customer=canon.Party(customer=ref))
         return self._cut(document)
 

@@ -257,7 +257,7 @@ class AccountSink:
         retry_at = now + timedelta(seconds=end.retry_after_s) if end.retry_after_s is not None else None
         standing = standing_change(self.connection, command, message.raw, end, before, now, retry_at)
         outgoing = [*end.outgoing, result_record(self.connection, command, end, now)]
-        if end.standing is Standing.DEAD and not (command.reason or "").startswith("dead:"):
+        if end.standing is Standing.DEAD and end.kept is None and not (command.reason or "").startswith("dead:"):
             outgoing.append(dead_letter(self.connection, command, end, now))
         changes = [*end.changes, standing]
         await self._ledger.commit(Entry(state=self.state, changes=changes, outgoing=outgoing, settles=message.offset))

@@ -32,6 +32,7 @@ from schemas.system import (
     ObjectState,
     Outcome,
     Standing,
+    StandingRecord,
     StateRecord,
 )
 from services.sinks.desired import customer_from, facet_of, has_place, value_of, with_values
@@ -174,6 +175,7 @@ class Carrier:
                 outcome=Outcome.UNCHANGED,
                 external_id=link.external_id,
                 detail=f"written earlier; the source now fails the filter: {reason}",
+                kept=self._stands(command, link),
             )
         return Settlement(standing=Standing.FILTERED, outcome=Outcome.FILTERED, detail=reason)
 
@@ -439,6 +441,7 @@ class Carrier:
                 external_id=link.external_id,
                 number=link.number,
                 detail="written earlier",
+                kept=self._stands(task.command, link),
             )
         ids = await self._references(task)
         is_new = not self._is_open(task.entity, task.source, None)
@@ -453,6 +456,13 @@ class Carrier:
             await self._ledger.commit(Entry(state=self._state, changes=[change]))
             raise
         return self._proven(task, document, done)
+
+    def _stands(self, command: Command, link: LinkRecord) -> StandingRecord | None:
+        """How a document that was written stands; a later version of it neither hides that it was created nor its wrong total."""
+        assert command.flow and command.source
+        before = self._state.standing(command.flow, command.source)
+        is_final = before is not None and before.standing in (Standing.WRITTEN, Standing.DEAD)
+        return before if before is not None and is_final and before.external_id == link.external_id else None
 
     def _proven(self, task: Task, document: Document, done: Done) -> Settlement:
         made = self._made(task.entity, task.source, None, done, LinkedBy.CREATED)

@@ -53,6 +53,8 @@ class Settlement(msgspec.Struct, kw_only=True):
     totals: tuple[Decimal, Decimal] | None = None
     totals_by_rate: Mapping[str, str] = {}
     calls: int = 0
+    kept: StandingRecord | None = None
+    """What stood before and stands still, for a version that changes nothing of it (a document is written once)."""
 
 
 def standing_change(
@@ -66,6 +68,10 @@ def standing_change(
 ) -> Change:
     """The one standing of (flow, source object) after this command."""
     assert command.flow and command.source
+    key = standing_key(connection, command.flow, command.source)
+    if end.kept is not None:
+        stays = msgspec.structs.replace(end.kept, seq=command.seq, config_version=command.config_version, settled_at=now)
+        return key, StateRecord(connection=connection, standing=stays)
     waits = end.standing in (Standing.PARKED, Standing.WAITING)
     again = before is not None and before.seq == command.seq and before.standing in (Standing.PARKED, Standing.WAITING)
     record = StandingRecord(
@@ -86,7 +92,7 @@ def standing_change(
         external_id=end.external_id or (before.external_id if before else None),
         settled_at=now,
     )
-    return standing_key(connection, command.flow, command.source), StateRecord(connection=connection, standing=record)
+    return key, StateRecord(connection=connection, standing=record)
 
 
 def result_record(connection: str, command: Command, end: Settlement, now: datetime) -> Published:

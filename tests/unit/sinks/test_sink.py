@@ -1,8 +1,11 @@
 """What a sink does with commands, one account, fake vendor."""
 
+from decimal import Decimal
+
 import msgspec
 import pytest
 
+from bus.core import topics
 from bus.core.errors import AccessDenied, AccessRevoked, Unavailable, WriteConflict, WriteRejected
 from bus.core.policy import CustomerPolicy, ProductPolicy, WritePolicy
 from bus.runtime.state import AccountState
@@ -209,6 +212,27 @@ async def test_a_reference_of_another_debtor_is_a_conflict() -> None:
     state = await world.live()
     assert standing_of(state, "Invoice:1", "sales_invoice").cause is Cause.AMBIGUOUS_MATCH
     assert len(world.vendor.objects["sales_order"]) == 1
+
+
+async def test_a_later_version_of_a_written_document_hides_neither_its_creation_nor_its_wrong_total() -> None:
+    for total, outcome, standing, letters in (
+        ("121.00", Outcome.CREATED, Standing.WRITTEN, 0),
+        ("130.00", Outcome.CREATED, Standing.DEAD, 1),
+    ):
+        world = World()
+        world.connector.total_kept = Decimal("121.00")
+        world.vendor.put("product", canon.Product(sku="A-1", kind=canon.ProductKind.SIMPLE))
+        world.observe("product", next(iter(world.vendor.objects["product"])))
+        world.backfilled()
+        world.command(order(total=total), **ORDER)
+        await world.live()
+        world.command(order(total=total), **ORDER)
+        state = await world.live()
+        record = standing_of(state, "Invoice:1", "sales_invoice")
+        assert (record.outcome, record.standing) == (outcome, standing)
+        assert record.seq == max(standing.seq for standing in state.standings())
+        assert len(world.log.topic(topics.DEAD_LETTERS)) == letters
+        assert len(world.vendor.objects["sales_order"]) == 1
 
 
 async def test_a_refusal_is_a_dead_letter_in_the_vendors_words_and_others_go_on() -> None:
