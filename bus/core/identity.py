@@ -10,7 +10,7 @@ import hmac
 import re
 import unicodedata
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, TypeAlias
 
 import idna
@@ -76,6 +76,20 @@ def field_values(entity: msgspec.Struct) -> Iterator[tuple[str, Any]]:
             yield name, [_contact_value(contact) for contact in value]
         else:
             yield name, value
+
+
+_TOLD_TOGETHER = (
+    frozenset({"display_name", "company_name", "full_name", "given_name", "middle_name", "family_name", "contacts"}),
+    frozenset({"email", "emails", "contacts"}),
+    frozenset({"phone", "phones", "contacts"}),
+    frozenset({"country_code", "address.BILLING", "address.POSTAL", "address.VISIT", "address.DELIVERY"}),
+)
+
+
+def told_together(paths: Iterable[str]) -> frozenset[str]:
+    """These paths and those that systems derive from them: whoever is given a full name fills the family name himself."""
+    given = frozenset(paths)
+    return given.union(*(group for group in _TOLD_TOGETHER if group & given))
 
 
 def _pii_values(pii: canon.PartyPii) -> Iterator[tuple[str, Any]]:

@@ -186,11 +186,7 @@ class BookReader:
             (place.topic, place.partition): max(place.offset, 0)
             for place in answer[PROCESSOR_GROUP].result(kafka.REQUEST_TIMEOUT_S).topic_partitions
         }
-        lag = 0
-        for place, end in ends.items():
-            behind = end - committed.get(place, 0)
-            lag += behind if behind > 1 else 0  # the last offset is a transaction's marker
-        return lag
+        return sum(max(0, end - committed.get(place, 0)) for place, end in ends.items())
 
     def _ends(self, places: Sequence[TopicPartition]) -> dict[tuple[str, int], int]:
         if not places:

@@ -4,6 +4,7 @@ What cannot be mapped goes to the dead letters with its original bytes, and its 
 the sink can give the object its standing in that flow. Errors of infrastructure are not caught here: the engine waits or stops.
 """
 
+import contextlib
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -135,7 +136,7 @@ def decide(route: Route, event: Event) -> Decision:
     """Filters in the order origin, deletion, type, start, `when`; then the added values. Raises RecordError."""
     flow, meta, entity = route.flow, event.meta, event.after
     if (reason := filters.refuses_origin(flow, meta)) is not None:
-        return _refused(reason)
+        return _echo(route, event) if reason == filters.ECHO else _refused(reason)
     if meta.op is Operation.DELETED:
         return _deleted(route)
     if meta.op is Operation.UNKNOWN or entity is None:
@@ -145,14 +146,27 @@ def decide(route: Route, event: Event) -> Decision:
     unknown_tax: MappingError | None = None
     if route.source_tax is not None and isinstance(entity, Document):
         entity, unknown_tax = classify(entity, route.source_tax)
-    source = SourceView(entity, source_id=meta.source_id, connection=meta.connection, system=meta.system)
-    record = Record(entity=entity, kind=meta.entity, source=source)
+    record = _record(meta, entity)
     if (reason := filters.refuses_when(route, record)) is not None:
         return _refused(reason)
     if unknown_tax is not None:
         raise unknown_tax
     action = Action.CREATE if flow.write == "create" else Action.UPSERT
     return Decision(action=action, resolved=resolve(route, record))
+
+
+def _record(meta: EventMeta, entity: Any) -> Record:
+    source = SourceView(entity, source_id=meta.source_id, connection=meta.connection, system=meta.system)
+    return Record(entity=entity, kind=meta.entity, source=source)
+
+
+def _echo(route: Route, event: Event) -> Decision:
+    """Nothing is to be written; the values let the sink know what it now holds, in the terms of this flow."""
+    resolved: list[Resolved] = []
+    if event.after is not None and not isinstance(event.after, Document):
+        with contextlib.suppress(RecordError):  # what cannot be mapped is said when there is something to write
+            resolved = resolve(route, _record(event.meta, event.after))
+    return Decision(action=Action.NONE, reason=filters.ECHO, resolved=resolved)
 
 
 def _deleted(route: Route) -> Decision:

@@ -40,7 +40,7 @@ from services.sinks.ledger import Change, Entry, Ledger
 from services.sinks.locks import KeyLocks
 from services.sinks.matching import DEFAULT_MATCH, Matcher, changed_paths
 from services.sinks.references import Products, customer_source, default_customer
-from services.sinks.settlement import Published, Settlement, link_changes, object_change, peer_link, proof_of_totals
+from services.sinks.settlement import Published, Settlement, link_changes, object_change, ours_among, peer_link, proof_of_totals
 from services.sinks.writing import Done, Incomplete, Writer
 
 Document = canon.SalesOrder | canon.SalesInvoice
@@ -109,7 +109,7 @@ class Carrier:
     async def carry_out(self, command: Command, raw: bytes) -> Settlement:
         """Does what a WRITE command asks. Raises errors of bus.core.errors; the caller parks or dead-letters."""
         if command.action is Action.NONE:
-            return self._withdrawn(command)
+            return self._withdrawn(command, raw)
         task = self._open(command, raw)
         await self._finish_older(task)
         if task.document is None or command.action in (Action.DELETE, Action.DEACTIVATE):
@@ -156,7 +156,7 @@ class Carrier:
             facet=None if entity in topics.DOCUMENTS else facet_of(facts, currency, self._account.currency),
         )
 
-    def _withdrawn(self, command: Command) -> Settlement:
+    def _withdrawn(self, command: Command, raw: bytes) -> Settlement:
         """Action NONE: what is queued or parked for the object is withdrawn by the new standing itself."""
         assert command.source and command.flow
         reason = command.reason or ""
@@ -165,9 +165,9 @@ class Carrier:
             known = Cause(cause) if cause in Cause.__members__ else Cause.UNKNOWN
             return Settlement(standing=Standing.DEAD, outcome=Outcome.DEAD, cause=known, detail=detail)
         if reason == "echo":
-            return Settlement(
-                standing=Standing.UNCHANGED, outcome=Outcome.UNCHANGED, detail="echo", applied=self._hashes_in(command)
-            )
+            document = self._open(command, raw).document
+            applied = self._hasher.fields(document) if document is not None and not isinstance(document, Document) else {}
+            return Settlement(standing=Standing.UNCHANGED, outcome=Outcome.UNCHANGED, detail="echo", applied=applied)
         link = self._state.link(command.target_entity or "", command.source)
         if link is not None and command.target_entity in topics.DOCUMENTS:
             return Settlement(
@@ -178,13 +178,6 @@ class Carrier:
                 kept=self._stands(command, link),
             )
         return Settlement(standing=Standing.FILTERED, outcome=Outcome.FILTERED, detail=reason)
-
-    def _hashes_in(self, command: Command) -> Mapping[str, str] | None:
-        if command.event is None or command.source is None:
-            return None
-        event = self._codec.decode(topics.canonical(command.source.entity), command.event)
-        hashes: dict[str, str] = event.meta.field_hashes
-        return hashes
 
     # --- open intents ------------------------------------------------------------------------------------------------------
 
@@ -217,8 +210,8 @@ class Carrier:
 
     def _met(self, task: Task, link: LinkRecord) -> Settlement | None:
         """An object that existed before the start and is linked already: what it holds now is where changes count from."""
-        flow = task.command.flow or ""
-        is_first = self._state.standing(flow, task.source) is None
+        before = self._state.standing(task.command.flow or "", task.source)
+        is_first = before is None or (before.command is not None and not before.applied)  # parked ones have settled nothing yet
         if not (is_first and task.command.existing and task.policy.existing == "link" and task.document is not None):
             return None
         return Settlement(
@@ -345,13 +338,13 @@ class Carrier:
         wanted |= {path for path in now_hashes if task.policy.owner_of(path) == "source" and has_place(path, task.facts)}
         fields = frozenset(path for path in wanted if now_hashes.get(path) != held.get(path))
         if not fields:
-            unchanged.changes = self._done_before(task, link, held)
+            unchanged.changes = self._done_before(task, link, held, frozenset(wanted))
             return unchanged
         write = msgspec.structs.replace(
             self._create(task, await self._parts(task)), action="update", fields=fields, external_id=link.external_id, known=known
         )
         done = await self._write(write, task.raw)
-        changes = [done.closing, *self._object_changes(task.entity, task.source, done, held, fields)]
+        changes = [done.closing, *self._object_changes(task.entity, task.source, done, fields)]
         if settle_now:
             await self._ledger.commit(Entry(state=self._state, changes=changes))
             changes = []
@@ -366,16 +359,15 @@ class Carrier:
             changes=changes,
         )
 
-    def _done_before(self, task: Task, link: LinkRecord, held: Mapping[str, str]) -> list[Change]:
+    def _done_before(self, task: Task, link: LinkRecord, held: Mapping[str, str], sent: frozenset[str]) -> list[Change]:
         """An open update whose fields the target already holds has happened: the intent closes, and what it wrote is no news."""
         intent = self._state.intent(task.entity, task.source, task.facet)
         if intent is None or intent.state is not IntentState.OPEN:
             return []
         connection = self._state.connection
         before = self._state.object(task.entity, link.external_id) or ObjectState()
-        state = msgspec.structs.replace(
-            before, content_hash=None, field_hashes=dict(held), by_bus=True, written_at=self._clock.now()
-        )
+        hashes, _ = ours_among(held, before.field_hashes, sent)
+        state = msgspec.structs.replace(before, content_hash=None, field_hashes=hashes, by_bus=True, written_at=self._clock.now())
         return [
             (
                 intent_key(connection, task.entity, task.source, task.facet),
@@ -421,7 +413,7 @@ class Carrier:
             known=known,
         )
         done = await self._write(write, task.raw)
-        changes = [done.closing, *self._object_changes(task.entity, task.source, done, None, None)]
+        changes = [done.closing, *self._object_changes(task.entity, task.source, done, frozenset({"active"}))]
         if action == "delete":
             changes += (await self._retire(task, link, applied={})).changes
         return Settlement(
@@ -626,17 +618,18 @@ class Carrier:
         connection = self._state.connection
         link = link_changes(connection, entity, source, facet, done.external_id, done.result.number, how, done.generation)
         peer = peer_link(connection, entity, source, done.external_id, self._clock.now())
-        return Made(changes=[done.closing, link, *self._object_changes(entity, source, done, None, None)], outgoing=[peer])
+        return Made(changes=[done.closing, link, *self._object_changes(entity, source, done, None)], outgoing=[peer])
 
     async def _commit(self, made: Made) -> None:
         await self._ledger.commit(Entry(state=self._state, changes=made.changes, outgoing=made.outgoing))
 
-    def _object_changes(
-        self, entity: str, source: ObjectRef, done: Done, known: Mapping[str, str] | None, sent: frozenset[str] | None
-    ) -> list[Change]:
+    def _object_changes(self, entity: str, source: ObjectRef, done: Done, sent: frozenset[str] | None) -> list[Change]:
+        """What the object holds now; `sent` None for one that we made."""
         if done.result.record is None:
             return []
         document = self._connector.to_canonical(done.result.record)
+        before = self._state.object(entity, done.external_id) if sent is not None else None
+        known = (before or ObjectState()).field_hashes if sent is not None else None
         now = self._clock.now()
         return [
             object_change(

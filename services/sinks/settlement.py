@@ -8,7 +8,7 @@ import msgspec
 
 from bus.core import topics
 from bus.core.errors import RecordError, TotalsMismatch
-from bus.core.identity import Hasher, match_keys
+from bus.core.identity import Hasher, match_keys, told_together
 from bus.core.money import TOLERANCE
 from bus.kit.connector import StepResult
 from bus.runtime.state import link_key, object_key, standing_key
@@ -198,21 +198,14 @@ def object_change(
 ) -> Change:
     """What the account's object holds after our write.
 
-    An echo is exactly what the write's own answer held (law 9): fields we did not send count as they were known before the write,
-    so that an edit between write and read-back stays news.
+    `known` are the hashes that its own poller or an earlier write of ours knew, not those of a look just before the write: what a
+    person edited unseen must stay news.
     """
     answered = hasher.fields(document)
-    hashes = dict(answered)
-    exact = result.as_sent
+    hashes, exact = dict(answered), True
     if known is not None and sent is not None:
-        for path in answered.keys() | known.keys():
-            if path in sent or answered.get(path) == known.get(path):
-                continue
-            exact = False
-            if path in known:
-                hashes[path] = known[path]
-            else:
-                hashes.pop(path, None)
+        hashes, exact = ours_among(answered, known, sent)
+    exact = exact and result.as_sent
     state = ObjectState(
         version=result.record.version if result.record else None,
         content_hash=hasher.content(document) if exact else None,
@@ -224,6 +217,21 @@ def object_change(
         writer=writer,
     )
     return object_key(connection, entity, external_id), StateRecord(connection=connection, object=state)
+
+
+def ours_among(answered: Mapping[str, str], known: Mapping[str, str], sent: frozenset[str]) -> tuple[dict[str, str], bool]:
+    """Hashes that are our doing, and whether that is all there is (law 9).
+
+    A field we neither sent nor moved by what we sent counts as it was known: if it differs, somebody edited it.
+    """
+    hashes, moved = dict(answered), told_together(sent)
+    others = [path for path in answered.keys() | known.keys() if path not in moved and answered.get(path) != known.get(path)]
+    for path in others:
+        if path in known:
+            hashes[path] = known[path]
+        else:
+            hashes.pop(path, None)
+    return hashes, not others
 
 
 def proof_of_totals(

@@ -7,7 +7,7 @@ import asyncio
 import logging
 import time
 from collections import defaultdict, deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any
 
 from faust.transport.drivers import aiokafka as driver
@@ -31,15 +31,33 @@ class CommittedThread(driver.AIOKafkaConsumerThread):
     fetched_at: float = 0.0
     """Monotonic time of the last answer to a fetch."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._last: dict[Any, int] = {}
+        self.read_to: dict[Any, tuple[int | None, int]] = {}
+        """Per partition: offset of the last record fetched, and the position behind it and what nobody is shown after it."""
+
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
         consumer._isolation_level = "read_committed"  # noqa: SLF001  (read when the fetcher is made, at start)
         return consumer
 
-    async def _fetch_records(self, *args: Any, **kwargs: Any) -> Any:
-        records = await super()._fetch_records(*args, **kwargs)
+    async def _fetch_records(self, consumer: Any, active_partitions: Any, *args: Any, **kwargs: Any) -> Any:
+        records = await super()._fetch_records(consumer, active_partitions, *args, **kwargs)
         self.fetched_at = time.monotonic()
+        assignment = consumer._subscription.subscription.assignment  # noqa: SLF001  (aiokafka tells positions only with a wait)
+        for tp in active_partitions:
+            if records.get(tp):
+                self._last[tp] = records[tp][-1].offset
+            state = assignment.state_value(tp) if assignment is not None else None
+            if state is not None and state.has_valid_position:
+                self.read_to[tp] = self._last.get(tp), state.position
         return records
+
+    def forget(self) -> None:
+        """Positions are about to change."""
+        self._last.clear()
+        self.read_to.clear()
 
     def highwater(self, tp: Any) -> int:
         """The end a read_committed reader can reach."""
@@ -47,7 +65,10 @@ class CommittedThread(driver.AIOKafkaConsumerThread):
 
 
 class SafeConsumer(driver.Consumer):
-    """Commits, per partition, the offset behind the last event before which everything delivered is acknowledged."""
+    """Commits, per partition, the offset behind the last event before which everything delivered is acknowledged.
+
+    Where nothing is open that is the position itself, behind markers and aborted records: else a lag would stand there for ever.
+    """
 
     before_revoke: Callable[[], Awaitable[None]] | None = None
     """Set by the pipeline: acknowledges what is delivered already."""
@@ -55,10 +76,12 @@ class SafeConsumer(driver.Consumer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._delivered: dict[Any, deque[int]] = defaultdict(deque)
+        self._newest: dict[Any, int] = {}
         deliver = self.callback
 
         async def callback(message: Any) -> None:
             self._delivered[message.tp].append(message.offset)
+            self._newest[message.tp] = message.offset
             await deliver(message)
 
         self.callback = callback
@@ -80,8 +103,10 @@ class SafeConsumer(driver.Consumer):
         return sum(len(offsets) for offsets in self._delivered.values())
 
     def _forget(self) -> None:
-        for book in (self._delivered, self._acked, self._acked_index, self._gap):
+        for book in (self._delivered, self._newest, self._acked, self._acked_index, self._gap):
             book.clear()
+        if isinstance(self._thread, CommittedThread):
+            self._thread.forget()
 
     async def perform_seek(self) -> None:
         """Everything after the committed offsets will be delivered again."""
@@ -120,7 +145,19 @@ class SafeConsumer(driver.Consumer):
             last = delivered.popleft()
             acked.discard(last)
         self._acked[tp].clear()
+        if not delivered and (position := self._position(tp)) is not None:
+            return position
         return None if last is None else last + 1
+
+    def _position(self, tp: Any) -> int | None:
+        """Where reading stands, if all that was fetched before it has been delivered."""
+        read_to = self._thread.read_to if isinstance(self._thread, CommittedThread) else {}
+        fetched, position = read_to.get(tp, (None, None))
+        return position if fetched == self._newest.get(tp) else None
+
+    def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[Any]:
+        """All partitions held: one may have moved without a delivery."""
+        return (tp for tp in self.assignment() if topics is None or tp in topics or tp.topic in topics)
 
 
 class SafeTransport(driver.Transport):

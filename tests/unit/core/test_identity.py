@@ -7,7 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bus.core import topics
-from bus.core.identity import Hasher, command_id, create_key, event_id, match_email, match_keys, match_sku, match_vat
+from bus.core.identity import (
+    Hasher,
+    command_id,
+    create_key,
+    event_id,
+    match_email,
+    match_keys,
+    match_sku,
+    match_vat,
+    told_together,
+)
 from schemas import canon
 
 HASHER = Hasher(b"tenant")
@@ -70,3 +80,10 @@ def test_keys_come_apart_as_they_were_put_together(parts: list[str]) -> None:
 def test_a_connection_keeps_its_slot() -> None:
     assert topics.slot_of("exact-nl", 8) == topics.slot_of("exact-nl", 8)
     assert {topics.slot_of(f"c{n}", 8) for n in range(200)} == set(range(8))
+
+
+def test_a_name_moves_its_parts_and_nothing_else() -> None:
+    assert {"full_name", "family_name", "given_name"} <= told_together({"full_name"})
+    assert "email" not in told_together({"full_name"})
+    assert "country_code" in told_together({"address.BILLING"})
+    assert told_together({"payment_term"}) == {"payment_term"}

@@ -218,6 +218,14 @@ def test_an_edit_of_a_customer_the_bus_made_is_news(routes):
     assert command.action is Action.UPSERT
 
 
+def test_an_echo_of_master_data_carries_the_values_of_its_flow(routes):
+    echo = Origin(connection="ledger", entity="product", source_id="x", echo=True)
+    document = canon.Product(sku="A-1", name="Lamp", kind=canon.ProductKind.SIMPLE, description_long="Warm")
+    command = run(routes, "product", document, op=Operation.UPDATED, origin=echo)[0]["products"]
+    assert (command.action, command.reason) == (Action.NONE, "echo")
+    assert {item.name: item.value for item in command.resolved}["name"] == "Lamp (A-1)"
+
+
 def test_deletions_follow_the_flow(routes):
     deleted = [
         run(routes, entity, None, op=Operation.DELETED)[0][flow]

@@ -100,6 +100,52 @@ async def test_an_existing_customer_is_matched_by_email_and_kind() -> None:
     assert standing_of(state).outcome is Outcome.LINKED
 
 
+async def test_what_existed_before_the_start_is_not_sent_though_its_peer_linked_it_while_it_waited() -> None:
+    world = World()
+    external_id = world.vendor.put("customer", company("Van Dijk Holding"))
+    world.observe("customer", external_id)
+    world.command(company("Van Dijk"), policy=WritePolicy(write="upsert", existing="link"), existing=True)
+    state = await world.live()
+    assert standing_of(state).standing is Standing.WAITING
+    world.linked_by_peer("customer", external_id)
+    world.backfilled()
+    state = await world.live()
+    assert standing_of(state).outcome is Outcome.LINKED
+    assert world.vendor.writes == []
+
+
+async def test_what_a_person_edited_unseen_just_before_our_write_stays_news() -> None:
+    world = World()
+    world.backfilled()
+    world.command(company())
+    await world.live()
+    (external_id,) = world.vendor.objects["customer"]
+    world.vendor.put("customer", msgspec.structs.replace(company(), language="nl"), external_id)
+    world.command(company(email="new@vandijk.test"))
+    state = await world.live()
+    held = state.object("customer", external_id)
+    assert held is not None
+    now = world.hasher.fields(world.vendor.objects["customer"][external_id])
+    assert held.content_hash is None, "not an exact echo"
+    assert held.field_hashes["email"] == now["email"]
+    assert "language" in now
+    assert "language" not in held.field_hashes
+
+
+async def test_an_echo_settles_in_the_terms_of_the_flow() -> None:
+    """Else the raw code and the table's value would differ for ever, and the next edit would send what nobody changed."""
+    world = World()
+    world.backfilled()
+    terms = {"resolved": {"payment_term": "Net 30"}, "policy": WritePolicy(write="upsert")}
+    raw = canon.Ref(code="30")
+    world.command(company(payment_term=raw), **terms)
+    await world.live()
+    world.command(company(payment_term=raw), action=Action.NONE, reason="echo", **terms)
+    state = await world.live()
+    document = msgspec.structs.replace(company(), payment_term=canon.Ref(code="Net 30"))
+    assert standing_of(state).applied == world.hasher.fields(document)
+
+
 async def test_two_customers_with_one_email_are_for_a_person_to_decide() -> None:
     world = World()
     for name in ("Van Dijk", "Van Dijk Holding"):

@@ -57,6 +57,20 @@ class World:
             )
         )
 
+    def linked_by_peer(self, entity: str, external_id: str, source_id: str = "61") -> None:
+        """The peer's sink joined its object with ours."""
+        source = ObjectRef(connection=PEER, entity=entity, id=source_id)
+        self._add(
+            Command(
+                kind=CommandKind.LINK,
+                id="l",
+                source=source,
+                target_entity=entity,
+                target_id=external_id,
+                made_at=self.clock.now(),
+            )
+        )
+
     def command(
         self,
         document: Entity | None,
