@@ -2,7 +2,7 @@
 
 `python -m tests.e2e.launcher services.sinks --boot-later 140`   a process whose machine has been up 140 s longer
 `python -m tests.e2e.launcher services.pollers --die-at 3`       kill -9 in its third commit, between flush and commit
-`python -m tests.e2e.launcher services.pollers --freeze-at 3`    SIGSTOP there instead; whoever wakes it sees it go on with its commit
+`python -m tests.e2e.launcher services.pollers --freeze-at 3`    SIGSTOP there; once awake it goes on with its commit
 """
 
 import argparse
