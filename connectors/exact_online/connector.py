@@ -2,8 +2,9 @@
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from bus.core.errors import AccessDenied
 from bus.core.identity import Entity
@@ -11,11 +12,22 @@ from bus.kit.connector import Account, Found, Match, Page, Position, RawRecord, 
 from bus.kit.manifest import load_manifest
 from bus.kit.registry import Context
 from connectors.exact_online.mapping import customer, order, product
-from connectors.exact_online.mapping.values import code, padded
-from connectors.exact_online.odata import OData, any_of, text
+from connectors.exact_online.mapping.values import ACCOUNT_CODE_WIDTH, code, padded
+from connectors.exact_online.odata import OData, any_of, key_of, text
+from connectors.exact_online.plans import steps_of
 from connectors.exact_online.reading import Reader, incomplete
+from connectors.exact_online.references import KINDS, References
 from connectors.exact_online.wholes import Wholes
-from connectors.exact_online.writing import Writing, plan
+from connectors.exact_online.writing import Writing
+
+INT32_MAX = 2_147_483_647
+GUID_LENGTH = 36
+
+
+def _is_range(reserved: tuple[int, int] | None, last: int) -> tuple[int, int] | None:
+    if reserved is not None and not 1 <= reserved[0] < reserved[1] <= last:
+        raise ValueError(f"write [first, last], 1 ≤ first < last ≤ {last}")
+    return reserved
 
 
 class ExactOnlineConfig(BaseModel):
@@ -34,6 +46,15 @@ class ExactOnlineConfig(BaseModel):
     """Variant axis by free text field, such as {color: FreeTextField_02}."""
     read_pictures: bool = True
     picture_bytes_max: int = 5 * 1024 * 1024
+    """Larger pictures are neither read nor written."""
+    read_extra_fields: bool = False
+    """Whether the extra fields of items are read as attributes: one call more per changed item."""
+    order_charges: dict[str, str] = {}
+    """Code of the order charge by type of charge (SHIPPING, FEE, OTHER), for flows that name ORDER_CHARGE as shipping product."""
+    code_range: Annotated[tuple[int, int] | None, AfterValidator(lambda r: _is_range(r, 10**ACCOUNT_CODE_WIDTH - 1))] = None
+    """First and last debtor code that the bus alone gives: a code is refused twice. Wide: numbers are drawn from all of it."""
+    order_number_range: Annotated[tuple[int, int] | None, AfterValidator(lambda r: _is_range(r, INT32_MAX))] = None
+    """The same for order numbers."""
 
 
 class ExactOnlineConnector:
@@ -44,24 +65,28 @@ class ExactOnlineConnector:
     def __init__(self, context: Context) -> None:
         self._config: ExactOnlineConfig = context.config
         self._odata = OData(context.client, self._config.division)
-        self._wholes = Wholes(self._odata, self._config, context.clock)
-        self._reader = Reader(self._odata, self._wholes, context.clock)
-        self._writing = Writing(self._odata, self._wholes, self._config, context.clock)
+        self._references = References(self._odata, self._config, context.clock)
+        self._wholes = Wholes(self._odata, self._references, self._config)
+        self._reader = Reader(self._odata, self._wholes, self._references, context.clock)
+        self._writing = Writing(self._odata, self._wholes, self._references, self._config)
 
     async def check(self) -> Account:
         """The division, its country and currency. Raises AccessDenied when the consent does not reach it."""
         me = await self._odata.me()
-        names = ("Code", "CustomerName", "Description", "Country", "Currency", "Status")
+        names = ("Code", "CustomerName", "Description", "Country", "Currency", "Status", "DivisionMoveDate")
         rows = await self._odata.rows("system/Divisions", names, f"Code eq {self._config.division}")
         if not rows:
             raise AccessDenied(f"division {self._config.division} is not among those user {me.get('UserName')} may use")
         row = rows[0]
+        missing = sorted(set(KINDS) - set((await self._references.kinds()).values())) if self._config.kind_field else []
         return Account(
             vendor_id=str(row["Code"]),
             name=row.get("Description") or row.get("CustomerName") or str(row["Code"]),
             country=code(row.get("Country")),
             currency=code(row.get("Currency")),
             time_zone="Europe/Amsterdam",
+            facts={"moved": str(row["DivisionMoveDate"])} if row.get("DivisionMoveDate") else {},
+            warnings=[f"{self._config.kind_field}: make classification {name} in Exact" for name in missing],
         )
 
     def read(self, stream: str, position: Position | None) -> AsyncIterator[Page]:
@@ -70,7 +95,7 @@ class ExactOnlineConnector:
 
     async def complete(self, records: Sequence[RawRecord]) -> Sequence[RawRecord | Exception]:
         """Records are read whole; an order that never became whole is answered by the reason."""
-        return [record if record.deleted else incomplete(record) or record for record in records]
+        return [record if record.deleted else (incomplete(record) or record) for record in records]
 
     def to_canonical(self, record: RawRecord) -> Entity:
         """Pure."""
@@ -84,7 +109,7 @@ class ExactOnlineConnector:
 
     async def fetch(self, entity: str, external_id: str) -> RawRecord | None:
         """By a list filter: a 404 would count in the vendor's error budget."""
-        if len(external_id) != len("00000000-0000-0000-0000-000000000000"):
+        if len(external_id) != GUID_LENGTH:
             return None
         return (await self._wholes.read(entity, [external_id])).get(external_id)
 
@@ -114,11 +139,11 @@ class ExactOnlineConnector:
         elif entity == "customer" and match.number:
             forms = sorted({text(padded(match.number)), text(padded(match.number.zfill(7)))})
             rows = await self._odata.rows("crm/Accounts", ("ID",), any_of("Code", forms))
-        return list(dict.fromkeys(row.get("ID") or row["OrderID"] for row in rows))
+        return list(dict.fromkeys(key_of(row, "OrderID" if entity == "sales_order" else "ID") for row in rows))
 
     def plan(self, write: Write) -> Sequence[Step]:
         """The calls of a write."""
-        return plan(write)
+        return steps_of(write, self._config)
 
     async def perform(self, write: Write, step: Step, done: Mapping[str, StepResult]) -> StepResult:
         """Makes the call of one step."""

@@ -3,10 +3,11 @@
 https://support.exactonline.com/community/s/knowledge-base#All-All-DNO-Content-restapibusinessexamplehelp
 """
 
+import re
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any
 
-from bus.core.errors import ApiChanged, BusError, WriteRejected
+from bus.core.errors import ApiChanged, BusError, Unavailable, WriteRejected
 from bus.kit.client import Answer, VendorClient
 from bus.kit.pagination import LinkPages
 
@@ -25,6 +26,22 @@ def text(value: str) -> str:
     return "'" + value.replace("'", "''") + "'"
 
 
+def key_of(row: Mapping[str, Any], name: str) -> str:
+    """A member without which a row is nobody's. Raises ApiChanged when it is missing or null."""
+    value = row.get(name)
+    if not isinstance(value, str) or not value:
+        raise ApiChanged(f"a row without {name}: its key is missing or null")
+    return value
+
+
+def stamp_of(row: Mapping[str, Any]) -> int:
+    """A row version: an Int64, served as text. Raises ApiChanged."""
+    text = str(row.get("Timestamp"))
+    if not re.fullmatch(r"\d{1,19}", text):
+        raise ApiChanged("a row of a feed without a Timestamp")
+    return int(text)
+
+
 def any_of(field: str, literals: Iterable[str]) -> str:
     """`field eq a or field eq b`: there is no `in`."""
     return " or ".join(f"{field} eq {literal}" for literal in literals)
@@ -40,6 +57,7 @@ class OData:
 
     def __init__(self, client: VendorClient, division: int) -> None:
         self._client = client
+        self.division = division
         self._root = f"api/v1/{division}"
         client.classifier = self.classify
 
@@ -71,12 +89,18 @@ class OData:
             found += await self.rows(path, select, any_of(field, map(guid, part)))
         return found
 
-    async def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Creates; the created row, however thin."""
+    async def function(self, path: str, select: Sequence[str], parameters: Mapping[str, str]) -> list[dict[str, Any]]:
+        """Rows of a `read/` function, which takes named parameters in place of a filter."""
+        answer = await self._client.call("GET", f"{self._root}/{path}", params={**parameters, "$select": ",".join(select)})
+        return _envelope(answer)[0]
+
+    async def post(self, path: str, body: Mapping[str, Any], key: str = "ID") -> dict[str, Any]:
+        """Creates; the created row, however thin, but with its key. Raises Unavailable when the answer has none: a write that
+        may have happened is never called refused."""
         answer = await self._client.call("POST", f"{self._root}/{path}", json=body, purpose="write")
         row = answer.json()
-        if not isinstance(row, dict) or not isinstance(row.get("d"), dict):
-            raise ApiChanged(f"{path}: a create was answered without a row")
+        if not isinstance(row, dict) or not isinstance(row.get("d"), dict) or not isinstance(row["d"].get(key), str):
+            raise Unavailable(f"{path}: a create was answered without a row, and may have happened")
         created: dict[str, Any] = row["d"]
         return created
 
@@ -113,11 +137,10 @@ def _envelope(answer: Answer) -> tuple[list[dict[str, Any]], str | None]:
     """Rows of `d` or `d.results`, and the next page's URL."""
     body = answer.json()
     inner = body.get("d") if isinstance(body, dict) else None
-    if isinstance(inner, list):
-        return inner, None
-    if isinstance(inner, dict) and isinstance(inner.get("results"), list):
-        return inner["results"], inner.get("__next")
-    raise ApiChanged(f"{answer.path}: a list without `d`")
+    rows, link = (inner.get("results"), inner.get("__next")) if isinstance(inner, dict) else (inner, None)
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise ApiChanged(f"{answer.path}: a list without `d`")
+    return rows, link
 
 
 def _words(answer: Answer) -> str | None:

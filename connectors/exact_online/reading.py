@@ -1,64 +1,52 @@
 """Streams of Exact Online: which objects changed, by the row versions of the sync feeds.
 
-A feed's cursor is its highest Timestamp. It is asked from 1,000 below, because a long write may commit a lower version late;
-rows of that span already handed out are known by their Timestamp, which no two versions share. Headers and parts have feeds of
-their own: a change in any of them reads the whole object again. Deletes have a feed too and are read last.
+Headers and parts have feeds of their own: a change in any of them reads the whole object again. Deletes have a feed too and are
+read last; one that is older than the object's own row is void. A deleted part names no whole: the process remembers what it met,
+and where it never met the part it reads all customers or products again, or all open orders (no other order loses a line).
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+import logging
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
 
-from bus.core.errors import CursorInvalid, RecordError
+from bus.core.clock import Clock
+from bus.core.errors import CursorInvalid, MappingError, RecordError
 from bus.kit.connector import Page, Position, RawRecord
+from connectors.exact_online.feeds import FEEDS, LOG, SELECTS, Cursor, Feed, Mark, Place, place_of
 from connectors.exact_online.mapping import shapes
 from connectors.exact_online.mapping.order import is_whole
-from connectors.exact_online.odata import OData
-from connectors.exact_online.wholes import ACCOUNT, ADDRESS, CONTACT, ITEM, PRICE, Wholes
+from connectors.exact_online.mapping.values import ZONE, day
+from connectors.exact_online.odata import OData, any_of, key_of, stamp_of
+from connectors.exact_online.parents import Parents
+from connectors.exact_online.references import References
+from connectors.exact_online.wholes import Wholes
 from schemas.system import Cause
 
-OVERLAP = 1_000
-RECENT_MAX = 2_000
+log = logging.getLogger(__name__)
+
 OBJECTS_PER_PAGE = 200
 STANDSTILL_DAYS = 60
 """Length of the log of deletes: after a longer pause they are unproven."""
 AGAIN_TRIES_MAX = 20
 AGAIN_MAX = 1_000
-
-
-class Feed(msgspec.Struct, frozen=True):
-    """A sync feed and the member that names the whole object."""
-
-    path: str
-    parent: str
-    deleted_type: int | None = None
-    """Entity type of deletes of the whole object in `sync/Deleted`."""
-
-
-FEEDS: Mapping[str, tuple[Feed, ...]] = {
-    "customer": (Feed("sync/CRM/Accounts", "ID", 2), Feed("sync/CRM/Contacts", "Account"), Feed("sync/CRM/Addresses", "Account")),
-    "product": (Feed("sync/Logistics/Items", "ID", 9), Feed("sync/Logistics/SalesItemPrices", "Item")),
-    "sales_order": (Feed("sync/SalesOrder/SalesOrderHeaders", "OrderID", 32), Feed("sync/SalesOrder/SalesOrderLines", "OrderID")),
-}
-SELECTS = {
-    "sync/CRM/Accounts": ACCOUNT,
-    "sync/CRM/Contacts": CONTACT,
-    "sync/CRM/Addresses": ADDRESS,
-    "sync/Logistics/Items": ITEM,
-    "sync/Logistics/SalesItemPrices": PRICE,
-}
-"""Feeds whose rows carry all that is needed: a first read needs no further call per object."""
+"""Orders that may wait for their lines at one time; each is read again with every poll. Those beyond it are not dropped but shown
+at once: as dead letters, with what was served."""
+OPEN_STATUSES = ("12", "20")
+CLOCKS_APART = timedelta(minutes=2)
 
 
 class Reader:
     """Reads the streams of one division."""
 
-    def __init__(self, odata: OData, wholes: Wholes, clock: Any) -> None:
+    def __init__(self, odata: OData, wholes: Wholes, references: References, clock: Clock) -> None:
         self._odata = odata
         self._wholes = wholes
+        self._references = references
         self._clock = clock
+        self._parents = {stream: Parents() for stream in FEEDS}
 
     async def read(self, stream: str, position: Position | None) -> AsyncIterator[Page]:
         """One poll of a stream."""
@@ -66,152 +54,210 @@ class Reader:
             records = await self._wholes.groups()
             yield Page(records=records, position={}, more=False, complete_ids={stream: [record.id for record in records]})
             return
-        state = self._checked(position)
-        if state is None and stream != "sales_order":
-            async for page in self._first(stream):
-                yield page
-            return
-        async for page in self._next(stream, state or {"feeds": {}}):
+        moved = await self._references.moved()
+        before = self._checked(place_of(position), moved) if position is not None else None
+        place = Place(read_at=self._clock.now(), day=self._references.today(), moved=moved)
+        pages = self._changes if stream == "sales_order" or (before and before.feeds) else self._everything
+        async for page in pages(stream, before, place):
             yield page
 
-    def _checked(self, position: Position | None) -> Position | None:
-        """Raises CursorInvalid when the stream stood still longer than deletes are remembered."""
-        if position is None:
-            return None
-        read_at = datetime.fromisoformat(position["read_at"])
-        if self._clock.now() - read_at > timedelta(days=STANDSTILL_DAYS):
+    def _checked(self, before: Place, moved: str | None) -> Place:
+        """Raises CursorInvalid when Timestamps began anew, or deletes of the time between are forgotten."""
+        if before.moved != moved:
+            raise CursorInvalid(f"the division moved to another database ({moved}): its Timestamps began anew")
+        if self._clock.now() - before.read_at > timedelta(days=STANDSTILL_DAYS):
             raise CursorInvalid(
-                f"not read since {read_at:%Y-%m-%d}: deletes older than {STANDSTILL_DAYS} days are forgotten by Exact"
+                f"not read since {before.read_at:%Y-%m-%d}: deletes older than {STANDSTILL_DAYS} days are forgotten by Exact"
             )
-        return position
+        return before
 
-    # --- a first read --------------------------------------------------------------------------------------------------------
+    # --- everything ----------------------------------------------------------------------------------------------------------
 
-    async def _first(self, stream: str) -> AsyncIterator[Page]:
-        """Everything, from the feeds' own rows: a thousand rows a call."""
-        position: Position = {"feeds": {}, "read_at": self._clock.now().isoformat(), "day": self._wholes.today()}
+    async def _everything(self, stream: str, before: Place | None, place: Place) -> AsyncIterator[Page]:
+        """All objects, from the feeds' own rows: a thousand rows a call. With a position, also what was deleted since."""
         tables: list[dict[str, dict[str, Any]]] = []
+        marks: dict[str, Mark] = {}
         for feed in FEEDS[stream]:
             rows: dict[str, dict[str, Any]] = {}
-            cursor = _Cursor.of(position, feed.path)
-            async for page in self._odata.pages(feed.path, (*SELECTS[feed.path], "Timestamp"), "Timestamp gt 1L"):
+            cursor = Cursor()
+            async for page in self._odata.pages(feed.path, (*SELECTS[feed.path], "Timestamp"), cursor.asked):
                 for row in page:
                     cursor.take(row)
-                    rows[row["ID"]] = row  # a later version of the same row replaces the earlier
-            position["feeds"][feed.path] = cursor.stored()
+                    rows[key_of(row, "ID")] = row  # a later version of the same row replaces the earlier
+                    self._met(stream, feed, row)
+            marks[feed.path] = cursor.mark()
             tables.append(rows)
-        position["deleted"] = (await self._deletes(stream, None))[1]
-        join = self._wholes.join_customers if stream == "customer" else self._wholes.join_products
-        heads = list(tables[0].values())
-        parts = [list(table.values()) for table in tables[1:]]
-        for start in range(0, max(1, len(heads)), OBJECTS_PER_PAGE):
-            some = heads[start : start + OBJECTS_PER_PAGE]
-            ids = {row["ID"] for row in some}
-            chosen = [
-                [row for row in rows if row.get(feed.parent) in ids] for feed, rows in zip(FEEDS[stream][1:], parts, strict=True)
-            ]
-            records = list((await join(some, *chosen)).values())
-            more = start + OBJECTS_PER_PAGE < len(heads)
-            yield Page(records=records, position=position if not more else {**position, "feeds": {}}, more=more)
+        extra = await self._wholes.extra_since(datetime(2000, 1, 1)) if stream == "product" else []  # noqa: DTZ001 - a wall clock
+        deleted, mark = await self._deleted(stream, before.log if before else None)
+        own = FEEDS[stream][0].deleted_type
+        gone = {key for kind, key, stamp in deleted if kind == own and stamp >= _stamp(tables[0].get(key))}
+        heads = [row for key, row in tables[0].items() if key not in gone]
+        begun = msgspec.structs.replace(place, log=mark)
+        kept = before if before and before.log else begun  # deletes are handed out last: until then the log stays where it was
+        for start in range(0, len(heads), OBJECTS_PER_PAGE):
+            records = await self._joined(stream, heads[start : start + OBJECTS_PER_PAGE], tables[1:], extra)
+            yield Page(records=records, position=kept.stored(), more=True)
+        ended = msgspec.structs.replace(begun, feeds=marks)
+        yield Page(
+            records=_deletes(stream, gone) if kept is before else [],
+            position=ended.stored(),
+            more=False,
+            complete_ids={stream: [key_of(row, "ID") for row in heads]},
+        )
+
+    async def _joined(
+        self, stream: str, heads: Sequence[dict[str, Any]], parts: Sequence[Mapping[str, dict[str, Any]]], extra: Sequence[Any]
+    ) -> list[RawRecord]:
+        ids = {row["ID"] for row in heads}
+        first, *rest = (
+            [row for row in rows.values() if row.get(feed.parent) in ids]
+            for feed, rows in zip(FEEDS[stream][1:], parts, strict=True)
+        )
+        if stream == "customer":
+            return list((await self._wholes.join_customers(heads, first, *rest)).values())
+        return list((await self._wholes.join_products(heads, first, extra)).values())
 
     # --- what changed --------------------------------------------------------------------------------------------------------
 
-    async def _next(self, stream: str, before: Position) -> AsyncIterator[Page]:
-        position: Position = {"feeds": {}, "read_at": self._clock.now().isoformat(), "day": self._wholes.today()}
-        changed: dict[str, None] = {}
-        for feed in FEEDS[stream]:
-            cursor = _Cursor.of(before, feed.path)
-            async for page in self._odata.pages(feed.path, ("ID", feed.parent, "Timestamp"), f"Timestamp gt {cursor.asked()}L"):
-                for row in page:
-                    if cursor.take(row) and row.get(feed.parent):
-                        changed[row[feed.parent]] = None
-            position["feeds"][feed.path] = cursor.stored()
-        if stream == "product":
-            for item in await self._prices_of_the_day(before.get("day"), position["day"]):
-                changed[item] = None
-        again = before.get("again", {})
+    async def _changes(self, stream: str, before: Place | None, place: Place) -> AsyncIterator[Page]:
+        """Whole objects of which any row changed, and deletes."""
+        changed, newest, marks = await self._changed(stream, before)
+        if stream == "product" and before is not None:
+            since = before.read_at.astimezone(ZONE).replace(tzinfo=None) - CLOCKS_APART
+            changed |= dict.fromkeys(key_of(row, "ItemID") for row in await self._wholes.extra_since(since))
+        if before is not None and before.day != place.day:
+            changed |= dict.fromkeys(await self._turned(stream, before.day, place.day))
+        again = before.again if before else {}
         changed |= dict.fromkeys(again)
-        gone, position["deleted"] = await self._deletes(stream, before.get("deleted"))
-        ids = [object_id for object_id in changed if object_id not in gone]
+        deleted, mark = await self._deleted(stream, before.log if before else None)
+        if before is None or before.log is None:
+            deleted = []
+        own = FEEDS[stream][0].deleted_type
+        gone = {key for kind, key, stamp in deleted if kind == own and stamp >= newest.get(key, 0)}
+        parts = [key for kind, key, _ in deleted if kind != own]
+        parents = [self._parents[stream].of(key) for key in parts]
+        if None in parents and stream != "sales_order":
+            log.info("%s: a part was deleted that this process never met: all are read again", stream)
+            async for page in self._everything(stream, before, place):
+                yield page
+            return
+        changed |= dict.fromkeys(parent for parent in parents if parent)
+        if None in parents:
+            changed |= dict.fromkeys(await self._open_orders())
+        ended = msgspec.structs.replace(place, feeds=marks, log=mark)
+        kept = before or msgspec.structs.replace(ended, feeds={})
+        ids = [key for key in changed if key not in gone]
         waiting: dict[str, int] = {}
         for start in range(0, len(ids), OBJECTS_PER_PAGE):
             records = await self._read(stream, ids[start : start + OBJECTS_PER_PAGE], again, waiting)
-            yield Page(records=records, position=before if before.get("feeds") else {**position, "feeds": {}}, more=True)
-        position["again"] = dict(list(waiting.items())[:AGAIN_MAX])
-        deleted = [RawRecord(entity=stream, id=object_id, raw=b"", deleted=True) for object_id in gone]
-        yield Page(records=deleted, position=position, more=False)
+            yield Page(records=records, position=kept.stored(), more=True)
+        ended = msgspec.structs.replace(ended, again=waiting)
+        yield Page(records=_deletes(stream, gone), position=ended.stored(), more=False)
+
+    async def _changed(self, stream: str, before: Place | None) -> tuple[dict[str, None], dict[str, int], dict[str, Mark]]:
+        """Ids of objects with a new row, the newest Timestamp of each object's own row, and where the feeds stand."""
+        changed: dict[str, None] = {}
+        newest: dict[str, int] = {}
+        marks: dict[str, Mark] = {}
+        for feed in FEEDS[stream]:
+            cursor = Cursor(before.feeds.get(feed.path) if before else None)
+            async for page in self._odata.pages(feed.path, _names(feed), cursor.asked):
+                for row in page:
+                    is_new, parent = cursor.take(row), self._met(stream, feed, row)
+                    if is_new and parent:
+                        changed[parent] = None
+                    if feed is FEEDS[stream][0] and parent:
+                        newest[parent] = max(newest.get(parent, 0), stamp_of(row))
+            marks[feed.path] = cursor.mark()
+        return changed, newest, marks
+
+    def _met(self, stream: str, feed: Feed, row: Mapping[str, Any]) -> str | None:
+        """The whole object a row belongs to; an address of a warehouse belongs to none."""
+        if feed is FEEDS[stream][0]:
+            return key_of(row, feed.parent)
+        parent: str | None = row.get(feed.parent) or None
+        if parent:
+            self._parents[stream].note(key_of(row, "ID"), parent)
+        return parent
+
+    async def _turned(self, stream: str, last: str, today: str) -> list[str]:
+        """Objects of which something began or ended since the last poll. Once a day, over all rows: no row changed by it."""
+        found: list[str] = []
+        for feed in FEEDS[stream]:
+            if not feed.windows:
+                continue
+            async for page in self._odata.pages(feed.path, (*_names(feed), *feed.windows), Cursor().asked):
+                for row in page:
+                    parent = self._met(stream, feed, row)
+                    if parent and (last < _day(row, "StartDate") <= today or last <= _day(row, "EndDate") < today):
+                        found.append(parent)
+        return found
+
+    async def _deleted(self, stream: str, mark: Mark | None) -> tuple[list[tuple[int, str, int]], Mark]:
+        """Deleted rows not handed out before, as (entity type, key, Timestamp), and where the log stands."""
+        cursor = Cursor(mark)
+        kinds = any_of("EntityType", (str(feed.deleted_type) for feed in FEEDS[stream]))
+        found: list[tuple[int, str, int]] = []
+        async for page in self._odata.pages(LOG, ("EntityKey", "EntityType", "Timestamp"), f"{cursor.asked} and ({kinds})"):
+            for row in page:
+                if cursor.take(row):
+                    found.append((row.get("EntityType", 0), key_of(row, "EntityKey"), stamp_of(row)))
+        return found, cursor.mark()
+
+    async def _open_orders(self) -> list[str]:
+        """Orders that could have lost a line: complete and cancelled ones cannot."""
+        log.info("an order line was deleted that this process never met: all open orders are read again")
+        rows = await self._odata.rows("salesorder/SalesOrders", ("OrderID",), any_of("Status", OPEN_STATUSES))
+        return [key_of(row, "OrderID") for row in rows]
 
     async def _read(self, stream: str, ids: Sequence[str], again: Mapping[str, int], waiting: dict[str, int]) -> list[RawRecord]:
         """Whole objects; orders whose parts are not all there wait for the next poll, and in the end are shown as they are."""
         found = await self._wholes.read(stream, ids)
-        records = [found[object_id] for object_id in ids if object_id in found]
+        records = [found[key] for key in ids if key in found]
         if stream != "sales_order":
             return records
         ready = []
         for record in records:
             tries = again.get(record.id, 0) + 1
-            if is_whole(shapes.decoded(record.raw, shapes.WholeOrder, "SalesOrder")) or tries > AGAIN_TRIES_MAX:
+            if incomplete(record) is None or tries > AGAIN_TRIES_MAX:
+                ready.append(record)
+            elif len(waiting) >= AGAIN_MAX:
+                log.warning("more than %d orders wait for their lines: %s is shown as it is", AGAIN_MAX, record.id)
                 ready.append(record)
             else:
                 waiting[record.id] = tries
         return ready
 
-    async def _prices_of_the_day(self, last: str | None, today: str) -> list[str]:
-        """Items whose price begins or ended since the last poll: that changes no row."""
-        if last is None or last == today:
-            return []
-        begins = f"(StartDate gt datetime'{last}' and StartDate le datetime'{today}')"
-        ends = f"(EndDate ge datetime'{last}' and EndDate lt datetime'{today}')"
-        rows = await self._odata.rows("logistics/SalesItemPrices", ("Item",), f"{begins} or {ends}")
-        return [row["Item"] for row in rows]
 
-    async def _deletes(self, stream: str, since: int | None) -> tuple[dict[str, None], int]:
-        """Whole objects deleted after a Timestamp, and the newest Timestamp of the log."""
-        kind = next(feed.deleted_type for feed in FEEDS[stream] if feed.deleted_type is not None)
-        gone: dict[str, None] = {}
-        newest = since or 1
-        async for page in self._odata.pages(
-            "sync/Deleted", ("EntityKey", "EntityType", "Timestamp"), f"Timestamp gt {newest}L and EntityType eq {kind}"
-        ):
-            for row in page:
-                newest = max(newest, int(row["Timestamp"]))
-                if since is not None:
-                    gone[row["EntityKey"]] = None
-        return gone, newest
+def _names(feed: Feed) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(("ID", feed.parent, "Timestamp")))
 
 
-class _Cursor:
-    """Where one feed stands."""
+def _stamp(row: Mapping[str, Any] | None) -> int:
+    return stamp_of(row) if row is not None else 0
 
-    def __init__(self, at: int, recent: set[int]) -> None:
-        self._before = recent
-        self._at = at
-        self._recent = set(recent)
 
-    @classmethod
-    def of(cls, position: Position, path: str) -> "_Cursor":
-        stored = position.get("feeds", {}).get(path, {"at": 1, "recent": []})
-        return cls(stored["at"], set(stored["recent"]))
+def _day(row: Mapping[str, Any], name: str) -> str:
+    """A day to compare; empty when there is none, or none that can be read: the mapping will say so."""
+    try:
+        found = day(row.get(name))
+    except MappingError:
+        return ""
+    return found.isoformat() if found else ""
 
-    def asked(self) -> int:
-        return max(1, self._at - OVERLAP)
 
-    def take(self, row: Mapping[str, Any]) -> bool:
-        """Notes a row; whether it is a version not handed out before."""
-        version = int(row["Timestamp"])
-        is_new = version not in self._before
-        self._recent.add(version)
-        self._at = max(self._at, version)
-        return is_new
-
-    def stored(self) -> dict[str, Any]:
-        recent = sorted(version for version in self._recent if version > self._at - OVERLAP)[-RECENT_MAX:]
-        return {"at": self._at, "recent": recent}
+def _deletes(stream: str, ids: Iterable[str]) -> list[RawRecord]:
+    return [RawRecord(entity=stream, id=key, raw=b"", deleted=True) for key in sorted(ids)]
 
 
 def incomplete(record: RawRecord) -> RecordError | None:
-    """Why an order cannot be taken: after many polls its lines still do not add up to its header."""
-    if record.entity != "sales_order" or is_whole(shapes.decoded(record.raw, shapes.WholeOrder, "SalesOrder")):
+    """Why an order cannot be taken: its lines do not add up to its header. What cannot be read at all is the mapping's matter."""
+    if record.entity != "sales_order":
+        return None
+    try:
+        if is_whole(shapes.decoded(record.raw, shapes.WholeOrder, "SalesOrder")):
+            return None
+    except MappingError:
         return None
     return RecordError(
         f"order {record.id}: lines and charges do not add up to its total",

@@ -4,6 +4,7 @@ The account's own address counts as the billing address: it is the one on docume
 of every flow has a billing address but no visit address.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from bus.core.errors import MappingError
@@ -133,7 +134,7 @@ def account_name(customer: canon.Customer) -> str:
     """The name of the account, cut to what Exact holds."""
     pii = plain(customer)
     person = " ".join(part for part in (pii.given_name, pii.middle_name, pii.family_name) if part)
-    name = customer.company_name or customer.display_name or pii.full_name or person
+    name = clean(customer.company_name or customer.display_name or pii.full_name or person)
     if not name and pii.emails:
         name = pii.emails[0].value
     if not name:
@@ -141,8 +142,11 @@ def account_name(customer: canon.Customer) -> str:
     return name[:NAME_MAX].strip()
 
 
-def account_to_vendor(customer: canon.Customer, fields: frozenset[str] | None) -> dict[str, Any]:
-    """Members of the account: all on create, those of the changed paths on update (None clears)."""
+def account_to_vendor(customer: canon.Customer, fields: frozenset[str] | None, set_values: Mapping[str, str]) -> dict[str, Any]:
+    """Members of the account: all on create, those of the changed paths on update (None clears).
+
+    Codes of the division (payment term, VAT code) are only those a flow set: the source's own mean nothing here.
+    """
     pii = plain(customer)
 
     def wanted(path: str) -> bool:
@@ -161,8 +165,10 @@ def account_to_vendor(customer: canon.Customer, fields: frozenset[str] | None) -
         body["ChamberOfCommerce"] = customer.registration_number
     if wanted("language"):
         body["Language"] = customer.language.split("-")[0].upper() if customer.language else None
-    if wanted("payment_term"):
-        body["PaymentConditionSales"] = customer.payment_term.code if customer.payment_term else None
+    if wanted("payment_term") and "payment_term" in set_values:
+        body["PaymentConditionSales"] = set_values["payment_term"]
+    if fields is None and "vat_code" in set_values:
+        body["SalesVATCode"] = set_values["vat_code"]
     if wanted("address.BILLING"):
         body |= address_to_vendor(billing_of(pii))
     return {key: value for key, value in body.items() if value is not None} if fields is None else body
@@ -203,14 +209,22 @@ def content_of(address: canon.Address) -> tuple[str, ...]:
 
 
 def contact_to_vendor(customer: canon.Customer) -> dict[str, Any] | None:
-    """The person of an account: the buyer, or the company's contact where the source names one."""
-    pii = plain(customer)
-    if not (pii.given_name or pii.family_name or pii.full_name):
+    """The person of an account: the main contact of a company where the source names one, else the buyer."""
+    own = plain(customer)
+    person = _main_person(customer) or own
+    if not (person.given_name or person.family_name or person.full_name):
         return None
+    emails, phones = person.emails or own.emails, person.phones
     body: dict[str, Any] = {
-        "FirstName": pii.given_name,
-        "LastName": pii.family_name or (None if pii.given_name else pii.full_name),
+        "FirstName": clean(person.given_name),
+        "MiddleName": clean(person.middle_name),
+        "LastName": clean(person.family_name) or (None if person.given_name else clean(person.full_name)),
+        "Email": emails[0].value if emails else None,
+        "Phone": phones[0].value if phones else None,
     }
-    if pii.emails:
-        body["Email"] = pii.emails[0].value
     return {key: value for key, value in body.items() if value}
+
+
+def _main_person(customer: canon.Customer) -> canon.PartyPii | None:
+    people = sorted(customer.contacts, key=lambda contact: not contact.is_main)
+    return next((contact.pii for contact in people if isinstance(contact.pii, canon.PartyPii)), None)

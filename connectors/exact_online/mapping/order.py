@@ -1,4 +1,4 @@
-"""Sales order ↔ canonical."""
+"""Sales order → canonical."""
 
 from decimal import Decimal
 from typing import Any
@@ -7,10 +7,10 @@ import msgspec
 
 from bus.core.errors import MappingError
 from bus.core.identity import clean
-from bus.core.money import allot, rounded
+from bus.core.money import CENT, EXACT, allot, rounded
 from connectors.exact_online.mapping import shapes
 from connectors.exact_online.mapping.customer import address_of, customer_of
-from connectors.exact_online.mapping.values import code, day, percent
+from connectors.exact_online.mapping.values import INCLUDING, code, day, percent
 from schemas import canon
 from schemas.canon import (
     AddressType,
@@ -23,23 +23,21 @@ from schemas.canon import (
     PriceMode,
     TaxLevel,
 )
-from schemas.system import Cause, Resolved
+from schemas.system import Cause
 
 STATUS = {12: DocumentStatus.OPEN, 20: DocumentStatus.CONFIRMED, 21: DocumentStatus.COMPLETED, 45: DocumentStatus.CANCELLED}
 DELIVERY = {12: FulfilmentStatus.NONE, 20: FulfilmentStatus.PARTIAL, 21: FulfilmentStatus.DELIVERED, 45: FulfilmentStatus.NONE}
 INVOICING = {12: InvoicingStatus.NONE, 20: InvoicingStatus.PARTIAL, 21: InvoicingStatus.INVOICED, 45: InvoicingStatus.NONE}
-TEXT_MAX = 60
-PRICE_DECIMALS = (Decimal("0.01"), Decimal("0.0001"), Decimal("0.000001"), Decimal("0.00000001"))
+ZERO = Decimal(0)
+HALF_CENT = CENT / 2
 
 
 def order_from_vendor(raw: bytes) -> canon.SalesOrder:
     """A whole order."""
     whole = shapes.decoded(raw, shapes.WholeOrder, "SalesOrder")
+    _check_codes(whole)
     order = whole.Order
-    lines = [_line(line, whole) for line in sorted(whole.Lines, key=lambda row: row.LineNumber or 0)]
-    charges = [_charge(charge, whole) for charge in whole.Charges]
-    discount = order.AmountDiscountExclVat or Decimal(0)
-    incl, excl = order.AmountFC, order.AmountFCExclVat
+    discount = discount_of(whole)
     term = code(order.PaymentCondition)
     return canon.SalesOrder(
         number=str(order.OrderNumber),
@@ -55,11 +53,11 @@ def order_from_vendor(raw: bytes) -> canon.SalesOrder:
         invoicing_status=_known(INVOICING, order.InvoiceStatus, "InvoiceStatus"),
         customer=_party(whole.Customer) if whole.Customer else None,
         ship_to=_ship_to(whole),
-        lines=lines,
+        lines=[_line(line, whole) for line in sorted(whole.Lines, key=lambda row: row.LineNumber or 0)],
         allowances=[canon.AllowanceCharge(type=ChargeType.DISCOUNT, amount=discount)] if discount else [],
-        charges=charges,
-        vat_breakdown=_breakdown(whole),
-        totals=canon.Totals(excl=excl, incl=incl, vat=incl - excl if incl is not None and excl is not None else None),
+        charges=[_charge(charge, whole) for charge in whole.Charges],
+        vat_breakdown=_breakdown(whole, discount),
+        totals=_totals(whole, discount),
         payment_term=canon.Ref(id=term, code=term) if term else None,
         shipping_method=canon.Ref(id=order.ShippingMethod) if order.ShippingMethod else None,
         warehouse=canon.Ref(code=clean(order.WarehouseCode)) if clean(order.WarehouseCode) else None,
@@ -74,15 +72,140 @@ def _known(table: dict[int, Any], value: int | None, name: str) -> Any:
     return table[value]
 
 
+def _check_codes(whole: shapes.WholeOrder) -> None:
+    """A VAT code the division does not list says neither rate nor whether prices hold VAT: it stops the order."""
+    for vat_code in (*(line.VATCode for line in whole.Lines), *(charge.VATCode for charge in whole.Charges)):
+        if (name := code(vat_code)) and name not in whole.VatTypes:
+            raise MappingError(
+                f"SalesOrder {whole.Order.OrderNumber}: VATCode {name!r} is unknown in the division",
+                hint="look at the VAT code of the order's lines in Exact",
+                cause=Cause.UNKNOWN_VALUE,
+            )
+
+
+# --- amounts -------------------------------------------------------------------------------------------------------------------
+
+
+def _rate(order: shapes.Order) -> Decimal:
+    """Document currency per division currency, from the two totals."""
+    if not order.AmountDC or order.AmountFC is None or order.AmountFC == order.AmountDC:
+        return Decimal(1)
+    return EXACT.divide(order.AmountFC, order.AmountDC)
+
+
+def _parts_excl(whole: shapes.WholeOrder) -> Decimal:
+    """Lines and charges without VAT."""
+    lines = sum((_amounts(line, whole)[0] for line in whole.Lines), ZERO)
+    return lines + sum((charge.AmountFCExclVAT or ZERO for charge in whole.Charges), ZERO)
+
+
+def is_whole(whole: shapes.WholeOrder) -> bool:
+    """Whether lines and charges, less the discount, add up to the header: half an order would be booked as a smaller one.
+
+    The header states its discount in division currency: in another currency it is known to about a cent times the rate.
+    """
+    order = whole.Order
+    if not whole.Lines or order.AmountFCExclVat is None:
+        return bool(whole.Lines)
+    rate, stated = _rate(order), order.AmountDiscountExclVat or ZERO
+    slack = CENT * len(whole.Lines)
+    if rate != 1 and stated and order.AmountDC and order.AmountFC:
+        slack += abs(rate) * HALF_CENT + abs(stated * rate) * HALF_CENT * (1 / abs(order.AmountDC) + 1 / abs(order.AmountFC))
+    return abs(_parts_excl(whole) - stated * rate - order.AmountFCExclVat) <= slack
+
+
+def discount_of(whole: shapes.WholeOrder) -> Decimal:
+    """The header's discount without VAT, in document currency: what lies between the parts and the total where Exact states it in
+    division currency only."""
+    order = whole.Order
+    stated = order.AmountDiscountExclVat or ZERO
+    if not stated or _rate(order) == 1 or order.AmountFCExclVat is None:
+        return stated
+    return rounded(_parts_excl(whole) - order.AmountFCExclVat)
+
+
+def _totals(whole: shapes.WholeOrder, discount: Decimal) -> canon.Totals:
+    excl, incl = whole.Order.AmountFCExclVat, whole.Order.AmountFC
+    return canon.Totals(
+        lines=sum((_amounts(line, whole)[0] for line in whole.Lines), ZERO),
+        allowances=discount,
+        charges=sum((charge.AmountFCExclVAT or ZERO for charge in whole.Charges), ZERO),
+        excl=excl,
+        vat=incl - excl if incl is not None and excl is not None else None,
+        incl=incl,
+    )
+
+
+class _Sum(msgspec.Struct):
+    """What one VAT code adds up to."""
+
+    base: Decimal = ZERO
+    amount: Decimal = ZERO
+    of_lines: Decimal = ZERO
+    rate_pct: Decimal | None = None
+
+
+def _breakdown(whole: shapes.WholeOrder, discount: Decimal) -> list[canon.TaxLine]:
+    """VAT per code, from lines and charges, less what the header's discount takes off each."""
+    sums: dict[str, _Sum] = {}
+    for line in whole.Lines:
+        net, vat = _amounts(line, whole)
+        found = sums.setdefault(code(line.VATCode) or "", _Sum())
+        found.base, found.amount, found.of_lines = found.base + net, found.amount + vat, found.of_lines + net
+        found.rate_pct = percent(line.VATPercentage)
+    for charge in whole.Charges:
+        net = charge.AmountFCExclVAT or ZERO
+        found = sums.setdefault(code(charge.VATCode) or "", _Sum())
+        found.base, found.amount = found.base + net, found.amount + _charge_vat(charge)
+        found.rate_pct = percent(whole.VatFractions.get(code(charge.VATCode) or ""))
+    if discount:
+        _take_off(list(sums.values()), discount, whole.Order)
+    return [
+        canon.TaxLine(rate_pct=item.rate_pct, base=item.base, amount=item.amount, source_code=name)
+        for name, item in sorted(sums.items())
+        if name
+    ]
+
+
+def _take_off(sums: list[_Sum], discount: Decimal, order: shapes.Order) -> None:
+    """Spreads the discount over the codes of the lines by amount, and its VAT by theirs, so that the header's totals come out."""
+    weights = [item.of_lines for item in sums]
+    if sum(weights, ZERO):
+        for item, share in zip(sums, allot(discount, weights), strict=True):
+            item.base -= share
+    if order.AmountFC is None or order.AmountFCExclVat is None:
+        return
+    vat = sum((item.amount for item in sums), ZERO) - (order.AmountFC - order.AmountFCExclVat)
+    taxes = [item.amount if item.of_lines else ZERO for item in sums]
+    if sum(taxes, ZERO):
+        for item, share in zip(sums, allot(vat, taxes), strict=True):
+            item.amount -= share
+
+
+# --- parts ---------------------------------------------------------------------------------------------------------------------
+
+
+def _is_gross_code(vat_code: str | None, whole: shapes.WholeOrder) -> bool:
+    return whole.VatTypes.get(code(vat_code) or "") == INCLUDING
+
+
 def _is_gross(whole: shapes.WholeOrder) -> bool:
-    types = {whole.VatTypes.get(code(line.VATCode) or "") for line in whole.Lines}
-    return types == {"I"}
+    """Whether all prices hold VAT."""
+    return bool(whole.Lines) and all(_is_gross_code(line.VATCode, whole) for line in whole.Lines)
+
+
+def _amounts(line: shapes.OrderLine, whole: shapes.WholeOrder) -> tuple[Decimal, Decimal]:
+    """A line without VAT, and its VAT."""
+    vat = line.VATAmount or ZERO
+    if line.AmountFC is not None:
+        return line.AmountFC, vat
+    amount = rounded(line.Quantity * (line.NetPrice or ZERO))
+    return (amount - vat if _is_gross_code(line.VATCode, whole) else amount), vat
 
 
 def _line(line: shapes.OrderLine, whole: shapes.WholeOrder) -> canon.Line:
-    gross = whole.VatTypes.get(code(line.VATCode) or "") == "I"
-    amount = line.AmountFC if line.AmountFC is not None else rounded(line.Quantity * (line.NetPrice or Decimal(0)))
-    tax = line.VATAmount or Decimal(0)
+    gross = _is_gross_code(line.VATCode, whole)
+    amount, vat = _amounts(line, whole)
     sku = clean(line.ItemCode)
     return canon.Line(
         line_id=line.ID,
@@ -96,8 +219,8 @@ def _line(line: shapes.OrderLine, whole: shapes.WholeOrder) -> canon.Line:
         unit_price_excl=None if gross else line.NetPrice,
         unit_price_incl=line.NetPrice if gross else None,
         line_excl=amount,
-        line_incl=amount + tax,
-        taxes=[_tax(line.VATCode, line.VATPercentage, amount, tax)] if code(line.VATCode) else [],
+        line_incl=amount + vat,
+        taxes=_taxes(line.VATCode, line.VATPercentage, amount, vat),
         cost_centre=canon.Ref(code=clean(line.CostCenter)) if clean(line.CostCenter) else None,
         cost_unit=canon.Ref(code=clean(line.CostUnit)) if clean(line.CostUnit) else None,
         qty_shipped=line.QuantityDelivered,
@@ -106,46 +229,22 @@ def _line(line: shapes.OrderLine, whole: shapes.WholeOrder) -> canon.Line:
     )
 
 
+def _charge_vat(charge: shapes.ChargeLine) -> Decimal:
+    net = charge.AmountFCExclVAT or ZERO
+    return (charge.AmountFCInclVAT if charge.AmountFCInclVAT is not None else net) - net
+
+
 def _charge(charge: shapes.ChargeLine, whole: shapes.WholeOrder) -> canon.AllowanceCharge:
-    net = charge.AmountFCExclVAT or Decimal(0)
-    gross = charge.AmountFCInclVAT if charge.AmountFCInclVAT is not None else net
-    taxes = (
-        [_tax(charge.VATCode, whole.VatFractions.get(code(charge.VATCode) or ""), net, gross - net)]
-        if code(charge.VATCode)
-        else []
-    )
+    net = charge.AmountFCExclVAT or ZERO
+    fraction = whole.VatFractions.get(code(charge.VATCode) or "")
     kind = ChargeType.SHIPPING if charge.IsShippingCost else ChargeType.FEE
-    return canon.AllowanceCharge(type=kind, amount=net, taxes=taxes)
+    return canon.AllowanceCharge(type=kind, amount=net, taxes=_taxes(charge.VATCode, fraction, net, _charge_vat(charge)))
 
 
-def _tax(vat_code: str | None, fraction: Decimal | None, base: Decimal, amount: Decimal) -> canon.TaxLine:
-    """What Exact says of a line's VAT; what the code means is the source-side table's business."""
-    return canon.TaxLine(rate_pct=percent(fraction), base=base, amount=amount, source_code=code(vat_code))
-
-
-def _breakdown(whole: shapes.WholeOrder) -> list[canon.TaxLine]:
-    """VAT per code, from lines and charges."""
-    sums: dict[str, list[Decimal]] = {}
-    rates: dict[str, Decimal | None] = {}
-    rows: list[tuple[str | None, Decimal | None, Decimal, Decimal]] = [
-        (line.VATCode, line.VATPercentage, line.AmountFC or Decimal(0), line.VATAmount or Decimal(0)) for line in whole.Lines
-    ]
-    for charge in whole.Charges:
-        net = charge.AmountFCExclVAT or Decimal(0)
-        rows.append(
-            (charge.VATCode, whole.VatFractions.get(code(charge.VATCode) or ""), net, (charge.AmountFCInclVAT or net) - net)
-        )
-    for vat_code, fraction, base, amount in rows:
-        name = code(vat_code) or ""
-        total = sums.setdefault(name, [Decimal(0), Decimal(0)])
-        total[0] += base
-        total[1] += amount
-        rates[name] = percent(fraction)
-    return [
-        canon.TaxLine(rate_pct=rates[name], base=base, amount=amount, source_code=name)
-        for name, (base, amount) in sorted(sums.items())
-        if name
-    ]
+def _taxes(vat_code: str | None, fraction: Decimal | None, base: Decimal, amount: Decimal) -> list[canon.TaxLine]:
+    """What Exact says of VAT; what the code means is the source-side table's business."""
+    name = code(vat_code)
+    return [canon.TaxLine(rate_pct=percent(fraction), base=base, amount=amount, source_code=name)] if name else []
 
 
 def _party(whole: shapes.WholeAccount) -> canon.Party:
@@ -174,138 +273,3 @@ def _ship_to(whole: shapes.WholeOrder) -> canon.Party | None:
         subject=f"customer:{whole.Order.OrderedBy}",
         pii=canon.PartyPii(addresses=[address]),
     )
-
-
-def is_whole(whole: shapes.WholeOrder) -> bool:
-    """Whether lines and charges add up to the header: half an order would be booked as a smaller one."""
-    order = whole.Order
-    if order.AmountFCExclVat is None:
-        return bool(whole.Lines)
-    found = sum((line.AmountFC or Decimal(0) for line in whole.Lines), Decimal(0))
-    found += sum((charge.AmountFCExclVAT or Decimal(0) for charge in whole.Charges), Decimal(0))
-    found -= order.AmountDiscountExclVat or Decimal(0)
-    return bool(whole.Lines) and abs(found - order.AmountFCExclVat) <= Decimal("0.01") * max(1, len(whole.Lines))
-
-
-# --- to the vendor -----------------------------------------------------------------------------------------------------------
-
-
-def lines_to_vendor(
-    document: canon.SalesOrder | canon.SalesInvoice, ids: dict[str, str], resolved: list[Resolved]
-) -> list[dict[str, Any]]:
-    """Order lines: items, then charges as lines of their own item.
-
-    A document discount is spread over the lines by largest remainder and goes into their prices, because Exact's header
-    discount is in division currency and has no VAT of its own.
-    """
-    codes = {item.line_id: item for item in resolved if item.name == "vat_code" and item.line_id is not None}
-    parts = _parts(document, ids, codes)
-    for part, share in zip(parts, _discounts(document, parts), strict=True):
-        part.net -= share
-    return [_to_line(part) for part in parts]
-
-
-class _Part(msgspec.Struct, kw_only=True):
-    """What becomes one order line."""
-
-    item: str
-    quantity: Decimal
-    net: Decimal
-    vat: Resolved | None
-    text: str | None
-    tax: str | None
-    """The source's tax code, by which its totals per rate are known."""
-
-
-def _parts(document: canon.SalesOrder | canon.SalesInvoice, ids: dict[str, str], codes: dict[str, Resolved]) -> list[_Part]:
-    parts = [
-        _Part(
-            item=ids[f"product:{line.line_id}"],
-            quantity=line.quantity or Decimal(1),
-            net=_net(line, codes.get(line.line_id)),
-            vat=codes.get(line.line_id),
-            text=line.name,
-            tax=_tax_code(line.taxes),
-        )
-        for line in document.lines
-        if f"product:{line.line_id}" in ids
-    ]
-    for index, charge in enumerate(document.charges):
-        vat = codes.get(f"charge:{index}")
-        parts.append(
-            _Part(
-                item=ids[f"product:charge:{index}"],
-                quantity=Decimal(1),
-                net=_charge_net(charge, vat),
-                vat=vat,
-                text=charge.reason,
-                tax=_tax_code(charge.taxes),
-            )
-        )
-    return parts
-
-
-def _tax_code(taxes: list[canon.TaxLine]) -> str | None:
-    return taxes[0].source_code if taxes else None
-
-
-def _discounts(document: canon.SalesOrder | canon.SalesInvoice, parts: list[_Part]) -> list[Decimal]:
-    """The part of the document discount that each line bears.
-
-    The source's totals per tax code say how much of it each code bears (its lines less its base); within a code, and where
-    they do not say, it goes by amount.
-    """
-    discount = sum((allowance.amount for allowance in document.allowances), Decimal(0))
-    if not discount or not parts:
-        return [Decimal(0)] * len(parts)
-    shares: dict[int, Decimal] = {}
-    bases = {tax.source_code: tax.base for tax in document.vat_breakdown if tax.source_code and tax.base is not None}
-    for tax in {part.tax for part in parts}:
-        places = [index for index, part in enumerate(parts) if part.tax == tax]
-        nets = [parts[index].net for index in places]
-        if tax not in bases or any(_is_gross_code(parts[index].vat) for index in places):
-            return allot(discount, [abs(part.net) for part in parts])
-        borne = sum(nets, Decimal(0)) - bases[tax]
-        shares |= dict(zip(places, allot(borne, [abs(net) for net in nets]) if any(nets) else nets, strict=True))
-    if sum(shares.values(), Decimal(0)) != discount:
-        return allot(discount, [abs(part.net) for part in parts])
-    return [shares[index] for index in range(len(parts))]
-
-
-def _is_gross_code(item: Resolved | None) -> bool:
-    return item is not None and item.extra.get("price_mode") == "INCL"
-
-
-def _net(line: canon.Line, vat: Resolved | None) -> Decimal:
-    value = line.line_incl if _is_gross_code(vat) else line.line_excl
-    if value is None:
-        raise MappingError(
-            f"line {line.line_no} has no amount {'with' if _is_gross_code(vat) else 'without'} VAT",
-            hint="choose a VAT code of the other kind in the table, or give the source line an amount",
-        )
-    return value
-
-
-def _charge_net(charge: canon.AllowanceCharge, vat: Resolved | None) -> Decimal:
-    if not _is_gross_code(vat):
-        return charge.amount
-    return charge.amount + sum((tax.amount or Decimal(0) for tax in charge.taxes), Decimal(0))
-
-
-def _to_line(part: _Part) -> dict[str, Any]:
-    body: dict[str, Any] = {"Item": part.item, "Quantity": part.quantity, "NetPrice": unit_price(part.net, part.quantity)}
-    if part.vat is not None and part.vat.value is not None:
-        body["VATCode"] = part.vat.value
-    if text := clean(part.text):
-        body["Description"] = text[:TEXT_MAX]
-    return body
-
-
-def unit_price(net: Decimal, quantity: Decimal) -> Decimal:
-    """The shortest price that gives the line's amount back to the cent."""
-    exact = net / quantity
-    for step in PRICE_DECIMALS:
-        price = rounded(exact, step)
-        if rounded(price * quantity) == rounded(net):
-            return price.normalize() + 0
-    raise MappingError(f"no price with 8 decimals gives {net} for {quantity} pieces", hint="split the line at the source")

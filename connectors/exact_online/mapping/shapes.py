@@ -108,7 +108,6 @@ class Item(msgspec.Struct, frozen=True, kw_only=True):
     IsStockItem: bool | None = None
     IsWebshopItem: int | None = None
     IsTime: int | None = None
-    CostPriceStandard: Decimal | None = None
     NetWeight: Decimal | None = None
     NetWeightUnit: str | None = None
     StartDate: str | None = None
@@ -236,7 +235,7 @@ class WholeOrder(msgspec.Struct, frozen=True, kw_only=True):
     Charges: list[ChargeLine] = []
     Customer: WholeAccount | None = None
     DeliverTo: Address | None = None
-    VatTypes: dict[str, str] = {}
+    VatTypes: dict[str, str | None] = {}
     VatFractions: dict[str, Decimal] = {}
     Division: int
 

@@ -13,6 +13,8 @@ ZONE = ZoneInfo("Europe/Amsterdam")
 _DATE = re.compile(r"^\\?/Date\((-?\d+)\)\\?/$")
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - naive on purpose: the number is a wall clock
 ACCOUNT_CODE_WIDTH = 18
+INCLUDING = "I"
+"""Type of VAT codes under which prices hold VAT."""
 
 
 def wall_clock(text: str | None) -> datetime | None:
@@ -57,3 +59,10 @@ def padded(number: str) -> str:
 def search_mark(key: str) -> str:
     """The short mark of a create key that SearchCode carries."""
     return f"BUS{key.replace('-', '')[:17]}".upper()
+
+
+def numbers(key: str, first: int, last: int, count: int) -> list[int]:
+    """The numbers of a reserved range that an object may get, in the order of trying: the same for the same create key."""
+    size = last - first + 1
+    start = int(key.replace("-", "")[-16:], 16) % size
+    return [first + (start + index) % size for index in range(min(count, size))]
