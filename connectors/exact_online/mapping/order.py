@@ -142,6 +142,7 @@ class _Sum(msgspec.Struct):
     base: Decimal = ZERO
     amount: Decimal = ZERO
     of_lines: Decimal = ZERO
+    vat_of_lines: Decimal = ZERO
     rate_pct: Decimal | None = None
 
 
@@ -151,7 +152,8 @@ def _breakdown(whole: shapes.WholeOrder, discount: Decimal) -> list[canon.TaxLin
     for line in whole.Lines:
         net, vat = _amounts(line, whole)
         found = sums.setdefault(code(line.VATCode) or "", _Sum())
-        found.base, found.amount, found.of_lines = found.base + net, found.amount + vat, found.of_lines + net
+        found.base, found.amount = found.base + net, found.amount + vat
+        found.of_lines, found.vat_of_lines = found.of_lines + net, found.vat_of_lines + vat
         found.rate_pct = percent(line.VATPercentage)
     for charge in whole.Charges:
         net = charge.AmountFCExclVAT or ZERO
@@ -176,7 +178,7 @@ def _take_off(sums: list[_Sum], discount: Decimal, order: shapes.Order) -> None:
     if order.AmountFC is None or order.AmountFCExclVat is None:
         return
     vat = sum((item.amount for item in sums), ZERO) - (order.AmountFC - order.AmountFCExclVat)
-    taxes = [item.amount if item.of_lines else ZERO for item in sums]
+    taxes = [item.vat_of_lines for item in sums]
     if sum(taxes, ZERO):
         for item, share in zip(sums, allot(vat, taxes), strict=True):
             item.amount -= share

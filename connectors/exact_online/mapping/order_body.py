@@ -185,23 +185,29 @@ def _by_totals(document: Document, parts: list[_Part], discount: Decimal) -> lis
             if goal.amount is None:
                 return None
             borne = sum((parts[index].value for index in places), ZERO) - goal.base - goal.amount
-        values = [abs(parts[index].value) for index in places]
-        shares |= dict(zip(places, allot(borne, values) if any(values) else values, strict=True))
+        weights = _weights([parts[index] for index in places], [parts[index].value for index in places])
+        shares |= dict(zip(places, allot(borne, weights) if any(weights) else weights, strict=True))
     return [shares[index] for index in range(len(parts))] if explained == discount else None
 
 
 def _by_amount(parts: list[_Part], discount: Decimal) -> list[Decimal]:
     """Shares by amount; under an including code a share is raised by the VAT of its line."""
-    weights = [abs(part.excl) if part.excl is not None else None for part in parts]
-    if None in weights or not any(weights):
+    amounts = [part.excl for part in parts if part.excl is not None]
+    if len(amounts) < len(parts) or not any(amounts):
         raise MappingError(
             f"a discount of {discount} cannot be spread: lines without amounts", hint="give the source's lines their amounts"
         )
-    shares = allot(discount, [weight for weight in weights if weight is not None])
+    shares = allot(discount, _weights(parts, amounts))
     return [
         rounded(EXACT.divide(share * part.value, part.excl)) if part.is_gross and part.excl else share
         for part, share in zip(parts, shares, strict=True)
     ]
+
+
+def _weights(parts: list[_Part], amounts: list[Decimal]) -> list[Decimal]:
+    """By amount; charges bear nothing while there are goods to bear it."""
+    goods = [ZERO if part.role.startswith("charge:") else abs(amount) for part, amount in zip(parts, amounts, strict=True)]
+    return goods if any(goods) else [abs(amount) for amount in amounts]
 
 
 # --- bodies --------------------------------------------------------------------------------------------------------------------
