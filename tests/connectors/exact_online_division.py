@@ -270,7 +270,7 @@ def sample(name: str) -> list[dict[str, Any]]:
     """Rows of a sample, exact numbers."""
     inner = json.loads((SAMPLES / f"{name}.json").read_text(), parse_float=Decimal)["d"]
     if isinstance(inner, dict):
-        return inner["results"] if "results" in inner else [inner]  # type: ignore[no-any-return]
+        return inner.get("results", [inner])  # type: ignore[no-any-return]
     return inner  # type: ignore[no-any-return]
 
 
