@@ -14,6 +14,7 @@ from bus.kit.pagination import LinkPages
 TERMS_MAX = 40
 """Terms of one or-chain: longer URLs are refused."""
 WORDS_MAX = 300
+QUOTED_MIN = 4
 
 
 def guid(value: str) -> str:
@@ -97,7 +98,7 @@ class OData:
     async def post(self, path: str, body: Mapping[str, Any], key: str = "ID") -> dict[str, Any]:
         """Creates; the created row, however thin, but with its key. Raises Unavailable when the answer has none: a write that
         may have happened is never called refused."""
-        answer = await self._client.call("POST", f"{self._root}/{path}", json=body, purpose="write")
+        answer = await self._write("POST", f"{self._root}/{path}", body)
         row = answer.json()
         if not isinstance(row, dict) or not isinstance(row.get("d"), dict) or not isinstance(row["d"].get(key), str):
             raise Unavailable(f"{path}: a create was answered without a row, and may have happened")
@@ -106,7 +107,14 @@ class OData:
 
     async def put(self, path: str, key: str, body: Mapping[str, Any]) -> None:
         """Changes only the given properties, in spite of its name."""
-        await self._client.call("PUT", f"{self._root}/{path}({guid(key)})", json=body, purpose="write")
+        await self._write("PUT", f"{self._root}/{path}({guid(key)})", body)
+
+    async def _write(self, method: str, url: str, body: Mapping[str, Any]) -> Answer:
+        """A write. The vendor's words may quote what was sent, which may be personal: that is left out of them."""
+        try:
+            return await self._client.call(method, url, json=body, purpose="write")
+        except WriteRejected as refusal:
+            raise WriteRejected(_without(str(refusal), body), code=refusal.code, hint=refusal.hint) from None
 
     async def me(self) -> dict[str, Any]:
         """Who consented."""
@@ -141,6 +149,16 @@ def _envelope(answer: Answer) -> tuple[list[dict[str, Any]], str | None]:
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise ApiChanged(f"{answer.path}: a list without `d`")
     return rows, link
+
+
+def _without(words: str, body: Any) -> str:
+    """Words without the texts of a body."""
+    if isinstance(body, str):
+        return words.replace(body, "…") if len(body) >= QUOTED_MIN else words
+    parts = body.values() if isinstance(body, Mapping) else body if isinstance(body, list) else ()
+    for part in parts:
+        words = _without(words, part)
+    return words
 
 
 def _words(answer: Answer) -> str | None:

@@ -16,6 +16,7 @@ import msgspec
 from pydantic import SecretStr
 
 from bus.core.clock import FrozenClock
+from bus.core.money import rounded
 from bus.kit.auth import StaticTokens, Token
 from bus.kit.budget import Budgets
 from bus.kit.client import VendorClient, json_bytes
@@ -173,11 +174,12 @@ class FakeDivision:
         """What the tables say."""
         if call.method == "GET":
             return self._list(call)
+        body = {name: date_of(value) if name.endswith("Date") and value else value for name, value in call.body.items()}
         if call.method == "POST":
-            return self._create(call.path, call.body)
+            return self._create(call.path, body)
         if call.key not in self.tables.get(call.path, {}):
             return refusal(404, "Resource not found")
-        self.change(call.path, call.key, **call.body)
+        self.change(call.path, call.key, **body)
         return httpx.Response(204)
 
     def _call(self, request: httpx.Request) -> Call:
@@ -246,11 +248,11 @@ class FakeDivision:
     def _split(self, amount: Decimal, code: str | None) -> tuple[Decimal, Decimal, Decimal]:
         vat = next((row for row in self.rows("vat/VATCodes") if code_of(row["Code"]) == code), None)
         fraction = vat["Percentage"] if vat else Decimal(0)
-        amount = round(amount, 2)
+        amount = rounded(amount)
         if vat and vat["Type"] == "I":
-            tax = round(amount * fraction / (1 + fraction), 2)
+            tax = rounded(amount * fraction / (1 + fraction))
             return amount - tax, tax, fraction
-        return amount, round(amount * fraction, 2), fraction
+        return amount, rounded(amount * fraction), fraction
 
 
 # --- answers and filters -------------------------------------------------------------------------------------------------------
