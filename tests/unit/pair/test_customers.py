@@ -138,6 +138,7 @@ async def test_a_number_known_to_exact_survives_an_edit_in_quickbooks(pair: Pair
 
 async def test_neither_side_echoes(pair: Pair) -> None:
     source, debtor = await joined(pair)
+    assert pair.standing(DOWN, debtor).detail == "echo"
     writes = [*pair.exact.writes(), *pair.qbo.writes()]
     for _ in range(3):
         pair.clock.advance(3_600)

@@ -85,10 +85,14 @@ async def test_a_deposit_and_a_payment_together_pay(pair: Pair, buyer: Ref) -> N
     assert pair.standing(ORDERS, invoice).outcome is Outcome.CREATED
 
 
+@pytest.mark.parametrize("types", [", types: [INVOICE, RECEIPT]", ""])
 @pytest.mark.parametrize("entity", ["CreditMemo", "RefundReceipt"])
-async def test_a_credit_never_becomes_an_order(pair: Pair, buyer: Ref, entity: str) -> None:
+async def test_a_credit_never_becomes_an_order(make: Make, entity: str, types: str) -> None:
+    """Whatever the flow says of types, and of payments."""
+    when = "when: source.payment_status == 'PAID' and source.status != 'CANCELLED'\n"
+    pair = make(changed((", types: [INVOICE, RECEIPT]", types), (when, "")))
     more = {"DepositToAccountRef": pair.qbo_ref("Account", "1105 PSP clearing")} if entity == "RefundReceipt" else {}
-    credit = pair.sell(entity=entity, CustomerRef=buyer, **more)
+    credit = pair.sell(entity=entity, CustomerRef=pair.qbo_customer("A B.V.", email=EMAIL), **more)
     await pair.run()
     standing = pair.standing(ORDERS, credit)
     assert (standing.standing, standing.detail) == (Standing.FILTERED, "type")
@@ -263,6 +267,16 @@ async def test_one_address_of_a_company_and_a_person_names_two_debtors(pair: Pai
     assert [order["customer_id"] for order in orders(pair)] == [company if is_company else person]
 
 
+@pytest.mark.parametrize(("there", "is_company"), [("PERSON", True), ("COMPANY", False)])
+async def test_a_debtor_of_the_other_kind_is_not_meant(pair: Pair, there: str, is_company: bool) -> None:
+    account = pair.exact_account("Jan de Boer", Email=EMAIL, Classification1=pair.classification(there))
+    await sold(pair, pair.qbo_customer("Jan de Boer", email=EMAIL, company=is_company))
+    (order,) = orders(pair)
+    assert order["customer_id"] != account
+    kinds = {row["id"]: row["kind"] for row in pair.exact.books("customers")}
+    assert (kinds[account], kinds[order["customer_id"]]) == (there, "COMPANY" if is_company else "PERSON")
+
+
 async def test_an_unknown_kind_is_taken_by_its_address_when_one_debtor_answers(pair: Pair, buyer: Ref) -> None:
     account = pair.exact_account("Van Dijk", Email=EMAIL)
     await sold(pair, buyer)
@@ -282,6 +296,18 @@ async def test_a_debtor_is_found_by_a_contacts_address(pair: Pair, buyer: Ref) -
     account = pair.exact_account("Van Dijk", Email="info@vandijk.test", Classification1=pair.classification("COMPANY"))
     pair.exact_row("crm/Contacts", Account=account, FirstName="Anna", LastName="Bos", Email=EMAIL)
     await sold(pair, buyer)
+    assert [order["customer_id"] for order in orders(pair)] == [account]
+
+
+async def test_a_contact_newer_than_our_records_is_found_at_the_vendor(pair: Pair, buyer: Ref) -> None:
+    account = pair.exact_account("Van Dijk", Email="info@vandijk.test", Classification1=pair.classification("COMPANY"))
+    await pair.run()
+    pair.exact_row("crm/Contacts", Account=account, FirstName="Anna", LastName="Bos", Email=EMAIL)
+    pair.pay(pair.sell(CustomerRef=buyer))
+    pair.clock.advance(61)
+    await pair.poll(pair.qbo)
+    pair.process()
+    await pair.sink(pair.exact)
     assert [order["customer_id"] for order in orders(pair)] == [account]
 
 
