@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
+from urllib.parse import parse_qs
 
 import pytest
 
@@ -109,9 +110,18 @@ async def test_a_newer_version_of_an_unanswered_create_makes_no_second_one(pair:
     await pair.run()
     rows = [row for row in pair.qbo.simulator.company.tables["Customer"].values() if row["DisplayName"] == "Van Dijk B.V."]
     assert [row["PrimaryPhone"]["FreeFormNumber"] for row in rows] == ["+31205559999"]
-    calls = pair.qbo.simulator.calls.since(0)["calls"]
-    keys = {call["query"] for call in calls if call["method"] == "POST" and call["path"].endswith("/customer")}
-    assert any("requestid" in str(query) for query in keys)
+
+
+async def test_a_repeated_create_carries_the_same_request_id(pair: Pair) -> None:
+    await pair.run()
+    path = "/v3/company/9130357849036726/customer"
+    pair.qbo.process.broken.add(Fault("lost_reply", method="POST", path_prefix=path))
+    account = pair.exact_account("Van Dijk B.V.", Email=EMAIL, Classification1=pair.classification("COMPANY"))
+    await pair.run()
+    calls = [call for call in pair.qbo.simulator.calls.since(0)["calls"] if call["path"] == path and call["method"] == "POST"]
+    intent = pair.state(pair.qbo).intent("customer", ObjectRef(connection="exact-nl", entity="customer", id=account))
+    assert intent is not None
+    assert [parse_qs(call["query"])["requestid"] for call in calls] == [[intent.steps[0].key]] * 2
 
 
 # --- updates ---
@@ -179,7 +189,8 @@ async def test_an_order_changed_after_its_invoice_was_made_changes_nothing_there
     line = pair.exact.simulator.division.table("salesorder/SalesOrderLines").by("OrderID", order)[0]
     pair.exact_edit("salesorder/SalesOrderLines", line.id, Description="engraved")
     await pair.run()
-    assert pair.standing(INVOICES, order).outcome is Outcome.SKIPPED
+    assert pair.standing(INVOICES, order).standing is Standing.WRITTEN
+    assert pair.standing(INVOICES, order).seq == pair.events("sales_order", "exact-nl")[-1].meta.seq, "the change was seen"
     assert [row for row in pair.qbo.books() if row["number"]] == [sale]
 
 
