@@ -1,6 +1,7 @@
 """What `bus validate` says of the pair, by the manifests that are installed."""
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -136,3 +137,18 @@ def test_a_missing_customer_by_default_needs_a_default() -> None:
 def test_a_default_debtor_must_be_given_by_code_and_invented_missing_words_are_refused() -> None:
     found = told(check(changed(("  missing: create\n  found: link\n  suffix", "  missing: guess\n  found: link\n  suffix"))))
     assert "customer.missing" in found
+
+
+MORE = """
+--- {kind: Table, name: exact-terms, key: [code], rows: [{code: Net 30, value: "30"}]}
+--- {kind: Table, name: qbo-vat, key: [category, country, rate_pct],
+     rows: [{category: S, country: NL, rate_pct: 21, value: NL 21% S}]}
+--- {kind: Table, name: qbo-income, key: [kind], rows: [{kind: "*", value: Sales}]}
+"""
+
+
+def test_what_an_accountant_would_write_is_valid_for_the_installed_connectors() -> None:
+    text = (Path(__file__).parents[1] / "config" / "pair.yaml").read_text() + MORE
+    report = check(text)
+    assert told(report) == ""
+    assert all(limit.fits for forecast in report.forecasts for limit in forecast.limits)
