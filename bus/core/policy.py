@@ -16,7 +16,7 @@ class CustomerPolicy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
 
     match: tuple[Literal["email+kind", "email", "vat", "number"], ...] = ("email+kind",)
     missing: Literal["create", "park", "default"] = "create"
-    found: Literal["link", "update"] = "link"
+    found: Literal["link"] = "link"
     patience_s: int = 3 * 86_400
 
 
@@ -44,6 +44,8 @@ class WritePolicy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     """Match keys of customers and products themselves, in order; empty is the entity's default."""
     customer: CustomerPolicy = CustomerPolicy()
     product: ProductPolicy = ProductPolicy()
+    category_flow: str | None = None
+    """Flow that brings the categories of this flow's products to the same account; products wait for theirs."""
 
     def owner_of(self, path: str) -> Ownership:
         """Who owns a field: the flow's own word, else its parent's, else `*`, else the last change."""

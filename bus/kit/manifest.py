@@ -12,7 +12,7 @@ from bus.core.errors import BusError, ManifestError
 
 Idempotency: TypeAlias = Literal["KEY", "CLIENT_ID", "SEARCH", "NONE", "REPEATABLE"]
 Capability: TypeAlias = Literal[
-    "incremental", "full", "deletes", "write", "idempotency_key", "batch_write", "attachments", "webhooks"
+    "incremental", "full", "deletes", "write", "idempotency_key", "batch_write", "attachments", "webhooks", "variants"
 ]
 
 

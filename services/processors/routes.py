@@ -82,7 +82,7 @@ def _route(flow: Flow, configuration: Configuration, tables: Mapping[str, Lookup
     return Route(
         flow=flow,
         topic=outbound(flow.to.connection),
-        policy=encode_policy(flow.policy()),
+        policy=encode_policy(msgspec.structs.replace(flow.policy(), category_flow=_category_flow(flow, configuration))),
         when=_compiled(flow.when),
         type=_compiled(flow.to.type, "refuse"),
         reference=_compiled(flow.reference.value if flow.reference else None, "refuse"),
@@ -91,6 +91,15 @@ def _route(flow: Flow, configuration: Configuration, tables: Mapping[str, Lookup
         settings=tuple(_setting(name, rule, flow, tables) for name, rule in _ordered(flow)),
         source_tax=tables[source_tax] if source_tax and flow.is_document else None,
     )
+
+
+def _category_flow(flow: Flow, configuration: Configuration) -> str | None:
+    """The flow that takes the categories of a product flow's source to its target."""
+    if flow.to.entity != "product":
+        return None
+    ends = flow.from_.connection, flow.to.connection
+    others = (other for other in configuration.flows.values() if (other.from_.connection, other.to.connection) == ends)
+    return next((other.name for other in others if other.to.entity == "product_category"), None)
 
 
 def _ordered(flow: Flow) -> list[tuple[str, SetRule]]:

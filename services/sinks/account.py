@@ -265,7 +265,9 @@ class AccountSink:
         self._on_outcome(command.flow, self.connection, end.outcome)
         self._remember(standing[1].standing)
         if end.external_id and end.outcome in (Outcome.CREATED, Outcome.LINKED, Outcome.UPDATED):
+            assert command.source
             self._released_by(command.target_entity or "", end.external_id)
+            self._release(f"{command.target_entity}|source:{command.source.connection}:{command.source.id}")
 
     async def _unreadable(self, message: Delivered, error: BusError) -> None:
         """A command nobody can read keeps its bytes as a dead letter."""
@@ -340,12 +342,18 @@ class AccountSink:
 
     def _released_by(self, entity: str, external_id: str) -> None:
         known = self.state.object(entity, external_id)
-        for key in known.match_keys if known else ():
+        for key in (*(known.match_keys if known else ()), f"id:{external_id}"):
             self._release(f"{entity}|{key}")
 
     def _is_there(self, key: str) -> bool:
         entity, match_key = key.split("|", 1)
-        return match_key in self.state.backfilled if entity == "backfill" else bool(self.state.candidates(entity, match_key))
+        if entity == "backfill":
+            return match_key in self.state.backfilled
+        kind, _, rest = match_key.partition(":")
+        if kind == "source":
+            connection, _, source_id = rest.partition(":")
+            return self.state.link(entity, ObjectRef(connection=connection, entity=entity, id=source_id)) is not None
+        return bool(self.state.candidates(entity, match_key))
 
     def _release(self, key: str) -> None:
         self._news += 1

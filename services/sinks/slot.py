@@ -21,6 +21,7 @@ from services.sinks.account import AccountSink, Delivered
 from services.sinks.carrying import Carrier
 from services.sinks.ledger import Ledger
 from services.sinks.locks import KeyLocks
+from services.sinks.task import Target
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +97,7 @@ class SinkSlot:
             return
         state = self._known[name]
         locks = KeyLocks()
-        carrier = Carrier(
+        target = Target(
             connector=opened.connector,
             account=account,
             state=state,
@@ -111,7 +112,7 @@ class SinkSlot:
             connection=name,
             state=state,
             ledger=self._ledger,
-            carrier=carrier,
+            carrier=Carrier(target),
             codec=self._env.codec,
             clock=self._env.clock,
             locks=locks,

@@ -162,7 +162,7 @@ class CustomerRule(Part):
 
     match: tuple[Literal["email+kind", "email", "vat", "number"], ...] = ("email+kind",)
     missing: Literal["create", "park", "default"] = "create"
-    found: Literal["link", "update"] = "link"
+    found: Literal["link"] = "link"
     default: DefaultDebtor | None = None
     suffix: str | None = None
     patience: Duration = 3 * 86_400

@@ -59,9 +59,10 @@ class Lines:
                 )
 
     def _append(self, line: shapes.Line, **facts: Any) -> canon.Line:
-        """A line under the vendor's id, which lasts over updates; else under its position."""
+        """A line under the vendor's id, which lasts over updates; else under its position. Parts of a bundle count their own."""
         number = len(self.lines) + 1
-        made = canon.Line(line_id=line.id or f"n{number}", line_no=number, **facts)
+        parent, own = facts.get("parent_line_id"), line.id or f"n{number}"
+        made = canon.Line(line_id=f"{parent}.{own}" if parent else own, line_no=number, **facts)
         self.lines.append(made)
         return made
 

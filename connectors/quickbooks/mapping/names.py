@@ -36,19 +36,20 @@ def base_name(customer: canon.Customer) -> str:
 
 
 def display_name(asked: Asked, customer: canon.Customer) -> str:
-    """The name a customer is made with: name, currency of its facet, the flow's suffix, and what makes it unique."""
-    suffixes = [f" {asked.facet}" if asked.facet else "", asked.value("customer.suffix") or ""]
-    suffix = "".join(suffixes) + unique_suffix(asked, customer.number, "".join(suffixes))
+    """The name a customer is made with: name, currency of its facet, and what makes it unique."""
+    facet = f" {asked.facet}" if asked.facet else ""
+    suffix = facet + unique_suffix(asked, customer.number, asked.value("customer.suffix"))
     return joined_name(base_name(customer), suffix, DISPLAY_NAME_MAX)
 
 
-def unique_suffix(asked: Asked, number: str | None, used: str = "") -> str:
-    """What a further generation adds: the debtor number (or SKU), then the source's id, then both."""
+def unique_suffix(asked: Asked, number: str | None, flows_own: str | None = None) -> str:
+    """What a further generation adds: the flow's suffix, the debtor number (or SKU), the source's id, then its connection too."""
     if asked.generation <= 0:
         return ""
-    candidates = [spaced(number) or "", asked.source.id, f"{asked.source.connection} {asked.source.id}"]
-    fresh = [text for text in dict.fromkeys(candidates) if text and text not in used]
-    return f" ({fresh[min(asked.generation, len(fresh)) - 1]})" if fresh else f" ({asked.key[:8]})"
+    texts = [spaced(number), asked.source.id, f"{asked.source.connection} {asked.source.id}"]
+    suffixes = [flows_own or "", *(f" ({text})" for text in texts if text)]
+    fresh = [suffix for suffix in dict.fromkeys(suffixes) if suffix]
+    return fresh[min(asked.generation, len(fresh)) - 1]
 
 
 def joined_name(name: str, suffix: str, length: int) -> str:

@@ -40,6 +40,7 @@ from services.sinks.account import AccountSink, Delivered
 from services.sinks.carrying import Carrier
 from services.sinks.ledger import Ledger
 from services.sinks.locks import KeyLocks
+from services.sinks.task import Target
 from tests.fakes import Deaths, FakeCodec, FakeLog, FakePrivacy, Killed
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "quickbooks-exact"
@@ -249,7 +250,7 @@ class Pair:
         state = self.state(side)
         ledger = Ledger(0, self.log, self.codec)
         locks = KeyLocks()
-        carrier = Carrier(
+        target = Target(
             connector=side.connector,
             account=await side.connector.check(),
             state=state,
@@ -264,7 +265,7 @@ class Pair:
             connection=side.name,
             state=state,
             ledger=ledger,
-            carrier=carrier,
+            carrier=Carrier(target),
             codec=self.codec,
             clock=self.clock,
             locks=locks,

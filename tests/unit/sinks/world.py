@@ -15,6 +15,7 @@ from services.sinks.account import AccountSink, Delivered
 from services.sinks.carrying import Carrier
 from services.sinks.ledger import Ledger
 from services.sinks.locks import KeyLocks
+from services.sinks.task import Target
 from tests.fakes import Deaths, FakeCodec, FakeConnector, FakeLog, FakePrivacy, FakeVendor, Killed
 
 TARGET = "target"
@@ -144,7 +145,7 @@ class World:
         state = self.restored()
         ledger = Ledger(0, self.log, self.codec)
         locks = KeyLocks()
-        carrier = Carrier(
+        target = Target(
             connector=self.connector,
             account=await self.connector.check(),
             state=state,
@@ -159,7 +160,7 @@ class World:
             connection=TARGET,
             state=state,
             ledger=ledger,
-            carrier=carrier,
+            carrier=Carrier(target),
             codec=self.codec,
             clock=self.clock,
             locks=locks,

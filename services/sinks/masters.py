@@ -1,0 +1,256 @@
+"""Customers, products and categories: match or create, then send what changed (laws 7 and 8)."""
+
+from collections.abc import Mapping
+
+import msgspec
+
+from bus.core.errors import AmbiguousMatch, MappingError, MissingDependency
+from bus.core.identity import match_keys
+from bus.kit.connector import RawRecord, Write
+from bus.runtime.state import intent_key, object_key
+from schemas.system import (
+    Action,
+    Cause,
+    IntentState,
+    LinkedBy,
+    LinkRecord,
+    LinkState,
+    ObjectRef,
+    ObjectState,
+    Outcome,
+    Standing,
+    StateRecord,
+)
+from services.sinks.desired import has_place
+from services.sinks.ledger import Change, Entry
+from services.sinks.making import Maker, gone
+from services.sinks.matching import DEFAULT_MATCH, Matcher, changed_paths
+from services.sinks.settlement import Settlement, link_changes, ours_among, peer_link
+from services.sinks.task import Document, Target, Task
+
+FINAL = (Standing.FILTERED, Standing.DEAD, Standing.UNCHANGED, Standing.WRITTEN)
+
+
+class Masters:
+    """Carries out commands for master data of one account."""
+
+    def __init__(self, target: Target, maker: Maker, matcher: Matcher) -> None:
+        self._target = target
+        self._state = target.state
+        self._hasher = target.hasher
+        self._connector = target.connector
+        self._maker = maker
+        self._matcher = matcher
+
+    async def settle(self, task: Task, link: LinkRecord | None) -> Settlement:
+        """What an UPSERT ends in."""
+        if link is None:
+            return await self._match_or_create(task)
+        return self._met(task, link) or await self._update(task, link)
+
+    async def finish(self, task: Task, external_id: str | None) -> None:
+        """Ends an open write of an older command; `external_id` of an update."""
+        if external_id is None:
+            await self._create_and_link(task)
+            return
+        link = self._state.link(task.entity, task.source, task.facet)
+        if link is not None:
+            end = await self._update(task, link)
+            await self._target.ledger.commit(Entry(state=self._state, changes=end.changes))
+
+    # --- link or create ----------------------------------------------------------------------------------------------------
+
+    def _met(self, task: Task, link: LinkRecord) -> Settlement | None:
+        """An object that existed before the start and is linked already: what it holds now is where changes count from."""
+        before = self._state.standing(task.command.flow or "", task.source)
+        is_first = before is None or (before.command is not None and not before.applied)  # parked ones have settled nothing yet
+        if not (is_first and task.command.existing and task.policy.existing == "link" and task.document is not None):
+            return None
+        return self._linked(task, link.external_id, link.number)
+
+    def _linked(self, task: Task, external_id: str, number: str | None) -> Settlement:
+        assert task.document is not None
+        return Settlement(
+            standing=Standing.WRITTEN,
+            outcome=Outcome.LINKED,
+            external_id=external_id,
+            number=number,
+            applied=self._hasher.fields(task.document),
+        )
+
+    async def _match_or_create(self, task: Task) -> Settlement:
+        document = task.document
+        assert document is not None and not isinstance(document, Document)
+        if task.entity not in self._state.backfilled:
+            raise not_read_yet(task.entity)
+        keys = [f"match|{task.entity}|{key}" for key in match_keys(document, self._hasher) if not key.startswith("email+kind")]
+        async with self._target.locks.hold(keys):
+            if not self._target.is_open(task.entity, task.source, task.facet):
+                methods = task.policy.match or DEFAULT_MATCH[task.entity]
+                found = await self._matcher.entity(task.entity, document, methods, task.facet)
+                if found is not None:
+                    return await self._link_found(task, found.record, found.number)
+                if task.command.existing and task.policy.existing == "link":
+                    detail = "existed before the start; linked when met"
+                    return Settlement(standing=Standing.FILTERED, outcome=Outcome.FILTERED, detail=detail)
+            return await self._create_and_link(task)
+
+    async def _create_and_link(self, task: Task) -> Settlement:
+        """The link is durable before the command settles: whatever fails later, nothing is created again."""
+        done = await self._maker.write(self._maker.create(task, self._categories(task)), task.raw)
+        made = self._maker.made(task.entity, task.source, task.facet, done)
+        await self._maker.commit(made)
+        if made.gone:
+            return gone(done.external_id)
+        assert task.document is not None
+        return Settlement(
+            standing=Standing.WRITTEN,
+            outcome=Outcome.CREATED,
+            external_id=done.external_id,
+            number=done.result.number,
+            applied=self._hasher.fields(task.document),
+        )
+
+    async def _link_found(self, task: Task, record: RawRecord, number: str | None) -> Settlement:
+        """Links a match; a target already joined with another object of the same account is a conflict."""
+        other = self._state.active_link_to(task.entity, record.id, task.source.connection)
+        if other is not None and other.source != task.source:
+            raise AmbiguousMatch(
+                f"{record.id} is already linked with {other.source.id}",
+                candidates=[record.id, other.source.id],
+                hint="two source objects mean one target object: merge them at the source, or change what they match by",
+            )
+        connection = self._state.connection
+        change = link_changes(connection, task.entity, task.source, task.facet, record.id, number, LinkedBy.MATCH)
+        peer = peer_link(connection, task.entity, task.source, record.id, self._target.clock.now())
+        await self._target.ledger.commit(Entry(state=self._state, changes=[change], outgoing=[peer]))
+        link = self._state.link(task.entity, task.source, task.facet)
+        assert link is not None
+        if task.policy.write == "create" or (task.command.existing and task.policy.existing == "link"):
+            return self._linked(task, record.id, number)
+        return await self._update(task, link)
+
+    def _categories(self, task: Task) -> dict[str, str]:
+        """Ids of the categories a product or category refers to. Raises MissingDependency while a flow may still bring one."""
+        ids = {}
+        refs = list(getattr(task.document, "categories", []))
+        if parent := getattr(task.document, "parent", None):
+            refs.append(parent)
+        for ref in refs:
+            if ref.id is None:
+                continue
+            source = ObjectRef(connection=task.source.connection, entity="product_category", id=ref.id)
+            link = self._state.link("product_category", source)
+            if link is not None and link.state is LinkState.ACTIVE:
+                ids[f"category:{ref.id}"] = link.external_id
+            elif task.policy.category_flow and self._may_come(task.policy.category_flow, source):
+                raise MissingDependency(
+                    f"category {ref.code or ref.name or ref.id} is not at the target yet",
+                    missing=[f"product_category|source:{source.connection}:{source.id}"],
+                    hint=f"flow {task.policy.category_flow} brings it: the product goes on by itself",
+                )
+        return ids
+
+    def _may_come(self, flow: str, category: ObjectRef) -> bool:
+        standing = self._state.standing(flow, category)
+        return standing is None or standing.standing not in FINAL
+
+    # --- update ------------------------------------------------------------------------------------------------------------
+
+    async def _update(self, task: Task, link: LinkRecord) -> Settlement:
+        """Sends only what the source changed and the target does not hold already."""
+        document = task.document
+        assert document is not None and task.command.flow is not None
+        now_hashes = self._hasher.fields(document)
+        before = self._state.standing(task.command.flow, task.source)
+        changed = changed_paths(now_hashes, before.applied if before else {}) - task.echo_fields
+        wanted = {
+            path for path in changed if task.policy.owner_of(path) in ("last_change", "source") and has_place(path, task.facts)
+        }
+        end = Settlement(
+            standing=Standing.UNCHANGED,
+            outcome=Outcome.UNCHANGED,
+            external_id=link.external_id,
+            number=link.number,
+            applied=now_hashes,
+        )
+        if "update" not in task.facts.actions or not wanted:
+            return end
+        known = await self._connector.fetch(task.entity, link.external_id)
+        if known is None or known.deleted:
+            return self._maker.retired(task, link, applied=now_hashes)
+        held = self._hasher.fields(self._connector.to_canonical(known))
+        wanted |= {path for path in now_hashes if task.policy.owner_of(path) == "source" and has_place(path, task.facts)}
+        fields = frozenset(path for path in wanted if now_hashes.get(path) != held.get(path))
+        if not fields:
+            end.changes = self._done_before(task, link, held, frozenset(wanted))
+            return end
+        write = msgspec.structs.replace(
+            self._maker.create(task, self._categories(task)),
+            action="update",
+            fields=fields,
+            external_id=link.external_id,
+            known=known,
+        )
+        done = await self._maker.write(write, task.raw)
+        end.changes = [done.closing, *self._maker.object_changes(task.entity, task.source, done, fields)]
+        if not done.result.replayed:  # else there was nothing of it that the vendor can be told
+            end.standing, end.outcome = Standing.WRITTEN, Outcome.UPDATED
+            end.detail = f"fields: {', '.join(sorted(fields))}"
+        return end
+
+    def _done_before(self, task: Task, link: LinkRecord, held: Mapping[str, str], sent: frozenset[str]) -> list[Change]:
+        """An open update whose fields the target already holds has happened: the intent closes, and what it wrote is no news."""
+        intent = self._state.intent(task.entity, task.source, task.facet)
+        if intent is None or intent.state is not IntentState.OPEN:
+            return []
+        connection = self._state.connection
+        before = self._state.object(task.entity, link.external_id) or ObjectState()
+        hashes, _ = ours_among(held, before.field_hashes, sent)
+        now = self._target.clock.now()
+        state = msgspec.structs.replace(before, content_hash=None, field_hashes=hashes, by_bus=True, written_at=now)
+        closed = msgspec.structs.replace(intent, state=IntentState.CLOSED)
+        return [
+            (intent_key(connection, task.entity, task.source, task.facet), StateRecord(connection=connection, intent=closed)),
+            (object_key(connection, task.entity, link.external_id), StateRecord(connection=connection, object=state)),
+        ]
+
+    # --- remove ------------------------------------------------------------------------------------------------------------
+
+    async def remove(self, task: Task) -> Settlement:
+        """The source object is gone or switched off."""
+        link = self._state.link(task.entity, task.source, task.facet)
+        action = "delete" if task.command.action is Action.DELETE else "deactivate"
+        if link is None or link.state is not LinkState.ACTIVE:
+            return Settlement(standing=Standing.FILTERED, outcome=Outcome.FILTERED, detail=f"{action}: never written")
+        if action not in task.facts.actions:
+            raise MappingError(f"{self._connector.manifest.name} cannot {action} a {task.entity}", hint="set on_delete: ignore")
+        known = await self._connector.fetch(task.entity, link.external_id)
+        if known is None or known.deleted:
+            return self._maker.retired(task, link, applied={})
+        write = Write(
+            action=action,
+            entity=task.entity,
+            source=task.source,
+            document=task.document or self._connector.to_canonical(known),
+            facet=task.facet,
+            external_id=link.external_id,
+            known=known,
+        )
+        done = await self._maker.write(write, task.raw)
+        changes = [done.closing, *self._maker.object_changes(task.entity, task.source, done, frozenset({"active"}))]
+        if action == "delete":
+            changes += self._maker.retired(task, link).changes
+        return Settlement(
+            standing=Standing.WRITTEN, outcome=Outcome.DELETED, external_id=link.external_id, applied={}, changes=changes
+        )
+
+
+def not_read_yet(entity: str) -> MissingDependency:
+    """Nothing is created before everything that exists is known."""
+    return MissingDependency(
+        f"the target's {entity} list is not read to its end yet",
+        missing=[f"backfill|{entity}"],
+        hint="nothing to do: it goes on by itself",
+        cause=Cause.BACKFILL_INCOMPLETE,
+    )

@@ -1,0 +1,89 @@
+"""One command, opened: what is asked of this account, in plain form; and the account it is asked of."""
+
+from typing import Any, Protocol
+
+import msgspec
+
+from bus.core import topics
+from bus.core.clock import Clock
+from bus.core.errors import MappingError
+from bus.core.identity import Hasher
+from bus.core.policy import WritePolicy, decode_policy
+from bus.kit.connector import Account, Connector
+from bus.kit.manifest import Writes
+from bus.runtime.codec import Codec
+from bus.runtime.state import AccountState
+from schemas import canon
+from schemas.system import Command, IntentState, ObjectRef
+from services.sinks.desired import facet_of, with_values
+from services.sinks.ledger import Ledger
+from services.sinks.locks import KeyLocks
+
+Document = canon.SalesOrder | canon.SalesInvoice
+Master = canon.Customer | canon.Product | canon.ProductCategory
+
+
+class Opener(Protocol):
+    """What a sink asks of the privacy layer."""
+
+    def open(self, entity: Any) -> Any:
+        """The entity with its sealed parts in plain form."""
+        ...
+
+
+class Target(msgspec.Struct, frozen=True, kw_only=True):
+    """The account that is written to, and what is known of it."""
+
+    connector: Connector
+    account: Account
+    state: AccountState
+    ledger: Ledger
+    clock: Clock
+    hasher: Hasher
+    privacy: Opener
+    codec: Codec
+    locks: KeyLocks
+
+    def is_open(self, entity: str, source: ObjectRef, facet: str | None) -> bool:
+        """Whether a write of this object has begun and not ended."""
+        intent = self.state.intent(entity, source, facet)
+        return intent is not None and intent.state is IntentState.OPEN
+
+
+class Task(msgspec.Struct, kw_only=True):
+    """One command, opened."""
+
+    command: Command
+    raw: bytes
+    source: ObjectRef
+    entity: str
+    facts: Writes
+    policy: WritePolicy
+    document: Document | Master | None
+    echo_fields: frozenset[str]
+    facet: str | None
+
+
+def open_task(target: Target, command: Command, raw: bytes) -> Task:
+    """Opens a WRITE command. Raises MappingError for one that this account cannot be asked."""
+    source, entity = command.source, command.target_entity
+    if source is None or entity is None or command.event is None:
+        raise MappingError(f"command {command.id} names no source, entity or event", hint="this is a bug of the processor")
+    manifest = target.connector.manifest
+    facts = manifest.writes.get(entity)
+    if facts is None:
+        raise MappingError(f"{manifest.name} cannot take a {entity}", hint="remove the flow")
+    event = target.codec.decode(topics.canonical(source.entity), command.event)
+    document = event.after if event.after is None else with_values(target.privacy.open(event.after), command.resolved)
+    currency = getattr(document, "currency", None) if document is not None else None
+    return Task(
+        command=command,
+        raw=raw,
+        source=source,
+        entity=entity,
+        facts=facts,
+        policy=decode_policy(command.policy or b"{}"),
+        document=document,
+        echo_fields=frozenset(event.meta.echo_fields),
+        facet=None if entity in topics.DOCUMENTS else facet_of(facts, currency, target.account.currency),
+    )
