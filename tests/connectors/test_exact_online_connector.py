@@ -369,9 +369,10 @@ async def test_a_number_of_the_range_is_sent_and_refused_twice(division: FakeDiv
     assert len([row for row in division.rows(ACCOUNTS) if row["Name"].startswith("Papier")]) == 1
 
 
-async def test_our_account_is_known_even_if_somebody_edited_its_search_code(division: FakeDivision) -> None:
+@pytest.mark.parametrize("edit", [{"SearchCode": "edited"}, {"Name": "Edited", "Email": None}])
+async def test_our_account_is_known_by_what_nobody_edited(division: FakeDivision, edit: dict[str, Any]) -> None:
     first = await one(division, CUSTOMER, **RANGES)
-    division.change(ACCOUNTS, first.external_id, SearchCode="edited")
+    division.change(ACCOUNTS, first.external_id, **edit)
     assert (await one(division, CUSTOMER, **RANGES)).external_id == first.external_id
 
 
@@ -402,7 +403,7 @@ async def test_a_refusal_for_another_reason_is_that_reason(division: FakeDivisio
 
 async def test_an_order_number_of_the_range_guards_the_order(division: FakeDivision) -> None:
     numbers = drawn("order_number_range")
-    division.put(ORDERS, {**plain_order(61), "OrderNumber": int(numbers[0])})
+    division.put(ORDERS, {**plain_order(61), "OrderNumber": int(numbers[0]), "OrderedBy": guid_of(41), "YourRef": "QBO-I238"})
     first = await one(division, ORDER, **RANGES)
     assert first.number == numbers[1]
     again = await one(division, ORDER, **RANGES)
@@ -445,7 +446,7 @@ def price_row(division: FakeDivision, number: int, **more: Any) -> None:
 
 
 async def test_a_new_price_changes_the_base_row_in_force_and_no_other(division: FakeDivision) -> None:
-    price_row(division, 301, Quantity=10)
+    price_row(division, 301, Quantity=10, StartDate=date_of("2026-11-01"))
     price_row(division, 302, EndDate=date_of("2026-10-31"))
     price_row(division, 303, StartDate=date_of("2027-01-01"))
     price_row(division, 304, Account=guid_of(40))
@@ -500,6 +501,15 @@ async def test_an_order_comes_out_with_its_totals_and_reference(division: FakeDi
     assert result.number == str(division.rows(ORDERS)[0]["OrderNumber"])
 
 
+async def test_a_second_order_to_the_same_place_uses_its_address_again(division: FakeDivision) -> None:
+    connector = connector_of(division)
+    first = await perform(connector, ORDER)
+    again = await perform(connector, msgspec.structs.replace(ORDER, reference="QBO-I239"))
+    assert (first["address"].replayed, again["address"].replayed) == (False, True)
+    assert len(division.rows(ADDRESSES)) == 1
+    assert {row["DeliveryAddress"] for row in division.rows(ORDERS)} == {again["address"].external_id}
+
+
 async def test_an_unknown_vat_code_is_named_and_nothing_is_sent(division: FakeDivision) -> None:
     with pytest.raises(MappingError, match="'99'"):
         await one(division, order_write(order([line("1", "100.00")]), [vat("1", "99")]))
@@ -538,9 +548,12 @@ async def test_a_debtor_dropped_in_silence_is_noticed(division: FakeDivision) ->
     shown = answered(201, {"d": {"OrderID": guid_of(66), "OrderNumber": 66, "OrderedBy": None}})
     division.override = lambda call: shown if call.method == "POST" and call.path == ORDERS else None
     for config in ({}, RANGES):
+        division.calls.clear()
         with pytest.raises(WriteRejected, match="debtor") as error:
             await one(division, ORDER, **config)
         assert error.value.existing_id == guid_of(66)
+        assert len(division.asked(ORDERS, "POST")) == 1
+        assert not any("OrderNumber" in call.filter for call in division.calls)
 
 
 async def test_an_order_whose_lines_show_later_is_no_echo_yet(division: FakeDivision) -> None:
