@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from services.demonstration.play import Play
-from tests.e2e.stagehand import EXAMPLE
+from tests.e2e.world import EXAMPLE
 
 pytestmark = [pytest.mark.broker, pytest.mark.e2e]
 
