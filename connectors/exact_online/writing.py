@@ -286,23 +286,27 @@ class Writing:
         fields, body = write.fields or frozenset(), dict(step.body)
         if isinstance(write.document, canon.Product) and "active" in fields:
             body |= {"EndDate": None, "IsSalesItem": True} if write.document.active else {"EndDate": self._references.day(-1)}
+        wrote = bool(body)
         if body:
             await self._odata.put(SETS[write.entity], write.external_id, body)
         if write.entity == "product" and "prices" in fields:
-            await self._post_price(write, write.external_id)
+            wrote |= await self._post_price(write, write.external_id) is not None
         if write.entity == "customer" and "address.DELIVERY" in fields:
-            await self._new_delivery(write)
-        return await self._read_back(write, write.external_id, step.body)
+            wrote |= await self._new_delivery(write)
+        result = await self._read_back(write, write.external_id, step.body)
+        return msgspec.structs.replace(result, replayed=not wrote)
 
-    async def _new_delivery(self, write: Write) -> None:
-        """A further delivery address: the old one may stand on orders."""
+    async def _new_delivery(self, write: Write) -> bool:
+        """A further delivery address: the old one may stand on orders. Whether one was made."""
         assert isinstance(write.document, canon.Customer)
         address = customers.delivery_of(customers.plain(write.document))
         if address is None:
-            return
+            return False
         body = plans.address_body(address)
-        if await self._same_address(write.external_id or "", body) is None:
-            await self._odata.post("crm/Addresses", {**body, "Account": write.external_id, "Main": True})
+        if await self._same_address(write.external_id or "", body) is not None:
+            return False
+        await self._odata.post("crm/Addresses", {**body, "Account": write.external_id, "Main": True})
+        return True
 
     async def _deactivate(self, write: Write, step: Step, done: Done) -> StepResult:
         """An end date in the past: there is no active flag."""

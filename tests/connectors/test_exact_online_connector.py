@@ -326,8 +326,9 @@ async def test_only_a_value_the_flow_set_becomes_a_payment_term(division: FakeDi
 
 
 async def test_an_update_sends_the_asked_members_and_never_the_code(division: FakeDivision) -> None:
-    await one(division, updating("customer", company(), {"phone", "email"}, guid_of(40)))
+    result = await one(division, updating("customer", company(), {"phone", "email"}, guid_of(40)))
     assert sent(division, ACCOUNTS, "PUT") == [{"Email": "ap@inkt.example", "Phone": "+31205550123"}]
+    assert result.replayed is False
     assert [call.key for call in division.writes()] == [guid_of(40)]
 
 
@@ -335,6 +336,7 @@ async def test_an_update_with_nothing_to_send_makes_no_write(division: FakeDivis
     result = await one(division, updating("customer", company(), {"display_name_of_old"}, guid_of(40)))
     assert division.writes() == []
     assert result.record is not None
+    assert result.replayed
 
 
 async def test_a_delivery_address_of_the_same_content_is_used_again(division: FakeDivision) -> None:
