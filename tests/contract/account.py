@@ -1,5 +1,7 @@
 """One connector against its simulator, in process: what every contract check is given."""
 
+import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from decimal import Decimal
 from importlib import import_module
@@ -10,7 +12,7 @@ from pydantic import SecretStr
 
 from bus.core.clock import Clock
 from bus.core.identity import create_key
-from bus.kit.auth import OAuth2, StaticTokens, Token
+from bus.kit.auth import OAuth2, Token
 from bus.kit.budget import Budgets
 from bus.kit.client import VendorClient
 from bus.kit.connector import Connector, Page, Position, RawRecord, StepResult, Write
@@ -19,11 +21,28 @@ from bus.simulation.clock import SimClock
 from bus.simulation.simulator import InProcess, Simulator
 from schemas import canon
 from schemas.system import ObjectRef, Resolved, ValueKind
+from tests.contract.wire import DeskTokens, Wire
+
+PICTURE = b"\x89PNG\r\n\x1a\n a picture of a lamp"
+
+
+@dataclass(frozen=True)
+class Spoil:
+    """One value of one served object that no vendor should serve."""
+
+    entity: str
+    key: str
+    """Member that identifies the object's rows on the wire."""
+    member: str
+    """Member to be spoiled; rows of the object without it are left alone. A dot goes into an object."""
+    value: Any
+    beside: str = ""
+    """Another member of the row, where ids of several lists are alike."""
 
 
 @dataclass
 class Exercise:
-    """What the suite cannot know of a vendor: resolved values of its documents, and edits as a user makes them."""
+    """What the suite cannot know of a vendor: resolved values of its documents, edits as a user makes them, its wire."""
 
     document: str
     """Entity of the documents it takes."""
@@ -38,6 +57,16 @@ class Exercise:
     """Entity → fields for `Simulator.edit` that delete an object."""
     product_values: dict[str, str] = field(default_factory=dict)
     product_type: str | None = None
+    fill: dict[str, Callable[[Any, int], None]] = field(default_factory=dict)
+    """Stream → makes many objects in the simulator, so that one page cannot hold them."""
+    spoils: dict[str, Spoil] = field(default_factory=dict)
+    """Bad input by name: `enum`, `amount`, `key`, `date`."""
+    loop: Callable[[Any, Any], Any] = lambda _request, body: body
+    """Tampers with answers so that pages never end."""
+    looping_stream: str = ""
+    lag: Callable[[Any, float], None] | None = None
+    """Makes new objects invisible to searches for some seconds, where the vendor is known to do so."""
+    overlong: dict[str, str] = field(default_factory=dict)
 
 
 class Sleeper:
@@ -79,6 +108,7 @@ class ContractAccount:
         self.simulator.clock.freeze()
         self.simulator.seed(orders, 7)
         self.process = InProcess(self.simulator)
+        self.wire = Wire(self.process.transport)
         self.clock = ClockOf(self.simulator.clock)
         self.connector: Connector
         self.client: VendorClient
@@ -95,16 +125,16 @@ class ContractAccount:
         )
         issued = await oauth.refresh(SecretStr(info["credentials"]["refresh_token"]))
         self.secrets = [issued.access_token.get_secret_value(), info["credentials"]["client_secret"]]
-        token = Token(1, issued.access_token, issued.expires_at)
+        self.tokens = DeskTokens(self.simulator.tokens, Token(1, issued.access_token, issued.expires_at))
         sleep = Sleeper(self.simulator.clock)
         self.client = VendorClient(
             self.manifest,
             connection="contract",
             base_url=info["base_url"],
-            tokens=StaticTokens(token),
+            tokens=self.tokens,
             budgets=Budgets(self.manifest.limits, share_pct=100, clock=self.clock, sleep=sleep),
             clock=self.clock,
-            transport=self.process.transport,
+            transport=self.wire,
             sleep=sleep,
         )
         config = self.loaded.config_class.model_validate(info["config"])
@@ -162,6 +192,43 @@ class ContractAccount:
             primary = step.name if step.primary else primary
         last = next((result for result in reversed(done.values()) if result.record is not None), done[primary])
         return msgspec.structs.replace(done[primary], record=last.record)
+
+    async def creation(self, entity: str, source_id: str = "N1") -> Write:
+        """A create of any declared entity that needs every step the connector has for it; another object per source id."""
+        if entity == "customer":
+            return self.write_of(entity, whole_customer(source_id), source_id=source_id)
+        if entity == "product":
+            document, values = product(source_id), self.exercise.product_values
+            resolved = [Resolved(name=n, kind=ValueKind.TEXT, value=v, rule="contract") for n, v in values.items()]
+            pictures = {hashlib.sha256(PICTURE).hexdigest(): PICTURE}
+            kind = self.exercise.product_type
+            return self.write_of(
+                entity, document, source_id=source_id, resolved=resolved, pictures=pictures, document_type=kind
+            )
+        if entity == "product_category":
+            category = canon.ProductCategory(code=f"Category {source_id}", name=f"Category {source_id}")
+            return self.write_of(entity, category, source_id=source_id)
+        owner = await self.perform(self.write_of("customer", whole_customer(f"B{source_id}"), source_id=f"B{source_id}"))
+        write = await self.order(owner.external_id, f"T-{source_id}", source_id)
+        elsewhere = canon.Party(pii=canon.PartyPii(addresses=[delivery(f"Kade {source_id}")]))
+        return msgspec.structs.replace(write, document=msgspec.structs.replace(write.document, ship_to=elsewhere))  # type: ignore[type-var]
+
+    def change(self, action: str, made: StepResult, write: Write, known: RawRecord, **more: Any) -> Write:
+        """A later write to an object that `write` made."""
+        facts = {"action": action, "external_id": made.external_id, "known": known, **more}
+        return msgspec.structs.replace(write, **facts)
+
+    async def whole_of(self, entity: str, made: StepResult) -> tuple[RawRecord, Any]:
+        """An object as it stands there: the record and what it means."""
+        record = await self.connector.fetch(entity, made.external_id)
+        assert record is not None, f"{entity} {made.external_id} cannot be fetched"
+        return record, self.connector.to_canonical(record)
+
+    def written(self) -> dict[str, int]:
+        """Successful creates so far, by the vendor's own kind."""
+        return {
+            name: count for name, count in self.simulator.calls.written.items() if name.rpartition(".")[2] in ("POST", "create")
+        }
 
     async def create_customer(self, name: str = "Van Dijk Verlichting B.V.", email: str = "inkoop@vandijk.test") -> StepResult:
         return await self.perform(self.write_of("customer", customer(name, email)))
@@ -225,6 +292,38 @@ def nl21(base: Decimal) -> canon.TaxLine:
         rate_pct=Decimal(21),
         base=base,
         amount=base * 21 / 100,
+    )
+
+
+def delivery(line1: str) -> canon.Address:
+    return canon.Address(
+        type=canon.AddressType.DELIVERY, line1=line1, postal_code="1043 AA", city="Amsterdam", country_code="NL"
+    )
+
+
+def whole_customer(source_id: str) -> canon.Customer:
+    """A person with a delivery address: what needs the most steps."""
+    made = customer(f"{source_id} Lampen", f"{source_id.lower()}@lampen.test")
+    assert isinstance(made.pii, canon.PartyPii)
+    pii = msgspec.structs.replace(
+        made.pii,
+        given_name="Ada",
+        family_name=f"de Vries {source_id}",
+        addresses=[*made.pii.addresses, delivery(f"Loods {source_id}")],
+    )
+    return msgspec.structs.replace(made, vat_number="NL810000103B02", pii=pii)
+
+
+def product(source_id: str) -> canon.Product:
+    image = canon.Image(sha256=hashlib.sha256(PICTURE).hexdigest(), media_type="image/png", size_bytes=len(PICTURE))
+    return canon.Product(
+        sku=f"NEW-{source_id}",
+        kind=canon.ProductKind.SIMPLE,
+        name=f"Lamp {source_id}",
+        description_long=f"A lamp called {source_id}",
+        gtin="8712345600012",
+        prices=[canon.ProductPrice(price_mode=canon.PriceMode.EXCL, value=Decimal("12.34"), currency="EUR")],
+        images=[image],
     )
 
 

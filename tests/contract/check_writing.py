@@ -1,0 +1,546 @@
+"""Writes: what is asked and nothing else, once, exactly, and only what is declared."""
+
+import contextlib
+import json
+import re
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+
+from bus.core.errors import AmbiguousWrite, BusError, MappingError, TransientError, WriteConflict, WriteRejected
+from bus.kit.connector import Match, RawRecord, Step, StepResult, Write
+from bus.simulation.faults import Fault
+from schemas import canon
+from schemas.system import IdempotencyClass
+from tests.contract.account import ContractAccount, customer, nl21, whole_customer
+from tests.contract.asserting import ends_in, something
+
+ACTIONS = ("create", "update", "deactivate", "delete")
+ENTITIES = ("customer", "product", "product_category", "sales_order", "sales_invoice")
+FOUND_AGAIN = (IdempotencyClass.SEARCH, IdempotencyClass.CLIENT_ID)
+DECIMALS_MAX = 8
+TALK_MIN = 15
+"""Letters of a vendor's sentence that no text of ours has by chance."""
+
+
+# --- finding -----------------------------------------------------------------------------------------------------------------
+
+
+async def check_a_created_customer_can_be_found_and_fetched(account: ContractAccount) -> None:
+    made = await account.create_customer()
+    assert made.record is not None, "the last step carries the written object"
+    found = await account.connector.find("customer", Match(email="inkoop@vandijk.test"))
+    assert [item.record.id for item in found] == [made.external_id]
+    assert not await account.connector.find("customer", Match(email="verkoop@vandijk.test")), "nobody has that address"
+    fetched = await account.connector.fetch("customer", made.external_id)
+    assert fetched is not None
+    document = account.connector.to_canonical(fetched)
+    assert document.pii.emails[0].value == "inkoop@vandijk.test"  # type: ignore[union-attr]
+    assert await account.connector.fetch("customer", made.external_id + "0") is None
+
+
+async def check_every_declared_match_key_finds_its_object(account: ContractAccount) -> None:
+    for entity, writes in account.manifest.writes.items():
+        write = await account.creation(entity)
+        made = await account.perform(write)
+        _, document = await account.whole_of(entity, made)
+        for key in writes.match:
+            value = key_of(key, write, made, document)
+            found = await account.connector.find(entity, Match(**{key: value}))
+            assert [item.record.id for item in found] == [made.external_id], f"{entity} by {key} {value!r}"
+            other = "NL003563200B43" if key == "vat_number" else f"0{value}" if key == "number" else f"no {value}"
+            assert not await account.connector.find(entity, Match(**{key: other})), f"{entity} by {key}: {other!r} was found"
+    assert any(writes.match for writes in account.manifest.writes.values())
+
+
+def key_of(key: str, write: Write, made: StepResult, document: Any) -> str:
+    """The value of a match key as the object has it."""
+    values = {
+        "email": lambda: write.document.pii.emails[0].value,  # type: ignore[union-attr]
+        "vat_number": lambda: document.vat_number,
+        "reference": lambda: write.reference,
+        "number": lambda: made.number or getattr(document, "number", None) or document.display_name or document.pii.full_name,
+        "name": lambda: document.name if hasattr(document, "name") else document.display_name or document.pii.full_name,
+        "sku": lambda: document.sku,
+        "gtin": lambda: document.gtin,
+    }
+    value = values[key]()
+    assert value, f"{write.entity} has no {key}"
+    return str(value)
+
+
+async def check_a_written_record_is_the_object_as_it_stands(account: ContractAccount) -> None:
+    """The bus takes a write's answer for what the next poll will see: a difference would be an edit nobody made."""
+    for entity in account.manifest.writes:
+        made = await account.perform(await account.creation(entity))
+        assert made.record is not None, f"{entity}: the last step carries the written object"
+        _, document = await account.whole_of(entity, made)
+        assert account.connector.to_canonical(made.record) == document, f"{entity}: the answer differs from what stands there"
+        polled = await polled_one(account, entity, made)
+        assert polled == document, f"{entity}: a poll sees something else than the answer of the write"
+
+
+async def polled_one(account: ContractAccount, entity: str, made: StepResult) -> Any:
+    for stream in account.manifest.streams:
+        if entity in stream.entities:
+            records, _ = await account.poll(stream.name, None)
+            return next((account.connector.to_canonical(record) for record in records if record.id == made.external_id), None)
+    raise AssertionError(f"{entity} is written and never read")
+
+
+# --- changing ----------------------------------------------------------------------------------------------------------------
+
+
+async def check_an_update_changes_what_it_names_and_nothing_else(account: ContractAccount) -> None:
+    made = await account.create_customer()
+    known, before = await account.whole_of("customer", made)
+    wanted = customer("Some other name", "new@vandijk.test")
+    write = account.change("update", made, account.write_of("customer", wanted), known, fields=frozenset({"email"}))
+    result = await account.perform(write)
+    assert result.record is not None
+    _, after = await account.whole_of("customer", made)
+    assert account.connector.to_canonical(result.record) == after, "the answer differs from what stands there"
+    assert after.pii.emails[0].value == "new@vandijk.test"
+    assert after.company_name == before.company_name
+    assert after.pii.full_name == before.pii.full_name
+    assert after.pii.phones == before.pii.phones
+
+
+async def check_an_edit_in_between_is_not_overwritten(account: ContractAccount) -> None:
+    """Somebody edits what an update does not name, after it was read: a conflict, or both changes stand."""
+    made = await account.create_customer()
+    known, before = await account.whole_of("customer", made)
+    account.simulator.edit("customer", made.external_id, account.exercise.edits["customer"])
+    _, edited = await account.whole_of("customer", made)
+    assert edited != before, "the edit does not show"
+    wanted = msgspec.structs.replace(before, pii=customer(email="new@vandijk.test").pii)
+    write = account.change("update", made, account.write_of("customer", wanted), known, fields=frozenset({"email"}))
+    with contextlib.suppress(WriteConflict):
+        await account.perform(write)
+    _, after = await account.whole_of("customer", made)
+    kept = msgspec.structs.replace(after, pii=msgspec.structs.replace(after.pii, emails=edited.pii.emails))
+    assert kept == edited, "somebody's edit was overwritten"
+
+
+async def check_a_deactivated_object_is_found_inactive(account: ContractAccount) -> None:
+    proven = 0
+    for entity, writes in account.manifest.writes.items():
+        if "deactivate" not in writes.actions:
+            continue
+        write = await account.creation(entity)
+        made = await account.perform(write)
+        known, document = await account.whole_of(entity, made)
+        assert document.active, entity
+        await account.perform(account.change("deactivate", made, write, known))
+        _, after = await account.whole_of(entity, made)
+        assert not after.active, f"{entity}: still active"
+        keys = [key for key in ("sku", "email", "name") if key in writes.match]
+        value = key_of(keys[0], write, made, document)
+        found = await account.connector.find(entity, Match(**{keys[0]: value}))
+        assert [(item.record.id, item.active) for item in found] == [(made.external_id, False)], (
+            f"{entity}: an inactive one that is not found would be made again"
+        )
+        proven += 1
+    something(proven, "nothing can be deactivated")
+
+
+async def check_repeating_a_repeatable_step_changes_nothing(account: ContractAccount) -> None:
+    proven = 0
+    for entity, writes in account.manifest.writes.items():
+        for action in [action for action in ("update", "deactivate") if action in writes.actions]:
+            write = await account.creation(entity, f"R{action}")
+            made = await account.perform(write)
+            known, document = await account.whole_of(entity, made)
+            changed = renamed(write.document)
+            facts = {"document": changed, "fields": frozenset({"name", "display_name", "full_name", "given_name", "company_name"})}
+            change = account.change(action, made, write, known, **(facts if action == "update" else {}))
+            (step,) = account.connector.plan(change)
+            assert step.idempotency is IdempotencyClass.REPEATABLE, f"{entity}: {action}"
+            await account.perform(change)
+            known, once = await account.whole_of(entity, made)
+            assert once != document, f"{entity}: {action} did nothing"
+            await account.perform(msgspec.structs.replace(change, known=known))
+            _, twice = await account.whole_of(entity, made)
+            assert twice == once, f"{entity}: {action} is not repeatable"
+            proven += 1
+    something(proven, "nothing is repeatable")
+
+
+def renamed(document: Any) -> Any:
+    if isinstance(document, canon.Customer):
+        assert isinstance(document.pii, canon.PartyPii)
+        pii = msgspec.structs.replace(document.pii, given_name="Grace")
+        return msgspec.structs.replace(document, company_name="Renamed B.V.", display_name="Renamed B.V.", pii=pii)
+    return msgspec.structs.replace(document, name=f"{document.name} II")
+
+
+# --- once --------------------------------------------------------------------------------------------------------------------
+
+
+async def check_a_lost_answer_leaves_one_object(account: ContractAccount) -> None:
+    write = account.write_of("customer", customer())
+    steps = account.connector.plan(write)
+    step = next(step for step in steps if step.primary)
+    account.process.broken.add(Fault("lost_reply", method="POST"))
+    with ends_in(TransientError, what="a lost answer") as met:
+        await account.connector.perform(write, step, {})
+    assert getattr(met[0], "sent", True), "a lost answer may have been sent"
+    before = len(account.simulator.books()["customers"])
+    found = await settled(account, write, step, {})
+    assert len(account.simulator.books()["customers"]) == before
+    assert found.external_id in {item["id"] for item in account.simulator.books()["customers"]}
+
+
+async def settled(account: ContractAccount, write: Write, step: Step, done: dict[str, StepResult]) -> StepResult:
+    """What a sink does after an unclear end, by the step's class."""
+    if step.idempotency in (IdempotencyClass.KEY, IdempotencyClass.REPEATABLE):
+        return await account.connector.perform(write, step, done)
+    found = await account.connector.search(write, step, done)
+    assert found is not None, f"{write.entity} {step.name}: what a lost answer made was not found"
+    return found
+
+
+async def check_a_lost_answer_at_any_step_leaves_one_of_each(account: ContractAccount) -> None:
+    """Each step of each create loses its answer once; what stands there in the end is what an undisturbed write makes."""
+    for entity in account.manifest.writes:
+        undisturbed = await account.creation(entity, "U1")
+        before = account.written()
+        await account.perform(undisturbed)
+        expected = grown(account, before)
+        assert expected, f"{entity}: nothing was made"
+        for broken in account.connector.plan(undisturbed):
+            write = await account.creation(entity, f"L-{broken.name}")
+            before, done = account.written(), dict[str, StepResult]()
+            for step in account.connector.plan(write):
+                if step.name != broken.name:
+                    done[step.name] = await account.connector.perform(write, step, done)
+                    continue
+                verb = "PUT" if step.idempotency is IdempotencyClass.REPEATABLE else "POST"
+                account.process.broken.add(Fault("lost_reply", method=verb))
+                with ends_in(TransientError, what=f"{entity} {step.name}: a lost answer"):
+                    await account.connector.perform(write, step, done)
+                done[step.name] = await settled(account, write, step, done)
+            assert grown(account, before) == expected, f"{entity}: a lost answer at {broken.name} made other objects"
+
+
+def grown(account: ContractAccount, before: dict[str, int]) -> dict[str, int]:
+    return {name: count - before.get(name, 0) for name, count in account.written().items() if count != before.get(name, 0)}
+
+
+async def check_a_replayed_key_makes_nothing_new(account: ContractAccount) -> None:
+    """KEY: the same call again is answered by the same object, and another key by another one."""
+    proven = 0
+    for entity in account.manifest.writes:
+        write = await account.creation(entity)
+        step = next(step for step in account.connector.plan(write) if step.primary)
+        if step.idempotency is not IdempotencyClass.KEY:
+            continue
+        assert step.key == write.key, f"{entity}: the key is the write's own, or a restart would not know it"
+        first = await account.connector.perform(write, step, {})
+        before = account.written()
+        again = await account.connector.perform(write, step, {})
+        assert again.external_id == first.external_id
+        assert grown(account, before) == {}, f"{entity}: one key made two objects"
+        other = await account.creation(entity, "N2")
+        assert other.key != write.key
+        made = await account.connector.perform(other, next(step for step in account.connector.plan(other) if step.primary), {})
+        assert made.external_id != first.external_id
+        proven += 1
+    something(proven, "no step has an idempotency key")
+
+
+async def check_a_search_for_what_was_never_made_finds_nothing(account: ContractAccount) -> None:
+    proven = 0
+    for entity in account.manifest.writes:
+        write = await account.creation(entity)
+        done: dict[str, StepResult] = {}
+        for step in account.connector.plan(write):
+            if step.idempotency in FOUND_AGAIN:
+                found = await account.connector.search(write, step, done)
+                assert found is None, f"{entity} {step.name}: something else was taken for what was never made"
+                proven += 1
+            done[step.name] = await account.connector.perform(write, step, done)
+    assert proven, "nothing is ever searched"
+
+
+async def check_what_shows_late_is_found_in_time(account: ContractAccount) -> None:
+    """`settle_s`: from then on a search that finds nothing is believed, and the object is made again."""
+    assert account.manifest.writes
+    something(account.exercise.lag, "searches see writes at once")
+    assert account.exercise.lag is not None
+    for entity in account.manifest.writes:
+        write = await account.creation(entity, "LATE")
+        step = next(step for step in account.connector.plan(write) if step.primary)
+        if step.idempotency is not IdempotencyClass.SEARCH:
+            continue
+        facts = next(facts for facts in account.manifest.writes[entity].steps if facts.name == step.name)
+        account.exercise.lag(account.simulator, 179.0)
+        account.process.broken.add(Fault("lost_reply", method="POST"))
+        with ends_in(TransientError, what="a lost answer"):
+            await account.connector.perform(write, step, {})
+        account.exercise.lag(account.simulator, 0.0)
+        assert await account.connector.search(write, step, {}) is None, "the lag does not show"
+        account.simulator.clock.advance(facts.settle_s)
+        found = await account.connector.search(write, step, {})
+        assert found is not None, f"{entity}: {facts.settle_s} s are too short, or the search forgot to look again"
+
+
+# --- exactly -----------------------------------------------------------------------------------------------------------------
+
+
+async def check_a_document_is_written_with_exact_totals(account: ContractAccount) -> None:
+    made = await account.create_customer()
+    result = await account.perform(await account.order(made.external_id))
+    document = next(
+        d for d in account.simulator.books()["documents"] if result.external_id.endswith(d["id"]) or d["id"] == result.external_id
+    )
+    assert document["total_incl"] == "121.00"
+    assert {Decimal(rate): vat for rate, vat in document["vat_by_rate"].items()} == {Decimal(21): "21.00"}
+    assert document["reference"] == "T-1001" or document["number"] == "T-1001"
+    assert document["customer_id"] == made.external_id
+    assert [(line["sku"], line["quantity"]) for line in document["lines"]] == [("BUS-0001", "2")]
+    assert result.record is not None
+    totals = account.connector.to_canonical(result.record).totals  # type: ignore[union-attr]
+    assert totals is not None
+    assert totals.incl == 121
+
+
+async def check_what_is_sent_is_exact(account: ContractAccount) -> None:
+    """3 × 0.10 is 0.30 on the wire, not 0.30000000000000004."""
+    made = await account.create_customer()
+    write = await account.order(made.external_id)
+    tax = [nl21(Decimal("0.30"))]
+    lines = [
+        msgspec.structs.replace(
+            line, quantity=Decimal(3), unit_price_excl=Decimal("0.10"), line_excl=Decimal("0.30"), taxes=tax
+        )
+        for line in write.document.lines  # type: ignore[union-attr]
+    ]
+    document = msgspec.structs.replace(write.document, lines=lines, vat_breakdown=tax, totals=None)  # type: ignore[type-var]
+    asked = len(account.wire.asked)
+    await account.perform(msgspec.structs.replace(write, document=document))
+    await account.perform(await account.creation("product"))
+    numbers: list[str] = []
+    for request in account.wire.asked[asked:]:
+        if request.headers.get("content-type", "").startswith("application/json"):
+            json.loads(request.content, parse_float=lambda text: numbers.append(text) or text)  # type: ignore[func-returns-value]
+    assert numbers, "no amount was sent"
+    for text in numbers:
+        assert re.fullmatch(rf"-?\d+\.\d{{1,{DECIMALS_MAX}}}", text), f"{text} went over the wire"
+
+
+# --- refusals ----------------------------------------------------------------------------------------------------------------
+
+
+async def check_a_refusal_carries_the_vendors_words(account: ContractAccount) -> None:
+    made = await account.create_customer()
+    write = await account.order(made.external_id)
+    broken = msgspec.structs.replace(write, ids={**write.ids, "product:1": "00000000-0000-4000-8000-00000000dead"})
+    said: list[Any] = []
+    account.wire.answered = lambda request, body: (said.append(body) if request.method == "POST" else None) or body
+    with ends_in(WriteRejected, WriteConflict, what="an order for a product that does not exist") as met:
+        await account.perform(broken)
+    sentences = [text for text in texts(said[-1]) if len(text) >= TALK_MIN]
+    assert sentences, "the vendor said nothing"
+    assert any(text[:40] in str(met[0]) for text in sentences), f"{met[0]} is not what the vendor said: {sentences}"
+
+
+def texts(value: Any) -> list[str]:
+    if isinstance(value, dict):
+        return [text for item in value.values() for text in texts(item)]
+    if isinstance(value, list):
+        return [text for item in value for text in texts(item)]
+    return [value] if isinstance(value, str) else []
+
+
+async def check_undeclared_entities_are_refused(account: ContractAccount) -> None:
+    undeclared = sorted(set(ENTITIES) - set(account.manifest.writes))
+    something(undeclared, "everything can be written")
+    documents = {
+        "customer": customer(),
+        "product_category": canon.ProductCategory(code="A", name="A"),
+        "product": canon.Product(sku="A", name="A"),
+    }
+    made = await account.create_customer()
+    order = await account.order(made.external_id)
+    for entity in undeclared:
+        write = msgspec.structs.replace(order, entity=entity, document=documents.get(entity, order.document))
+        with ends_in(BusError, what=f"a {entity}, which is not declared,"):
+            account.connector.plan(write)
+
+
+async def check_undeclared_actions_are_refused(account: ContractAccount) -> None:
+    for entity, writes in account.manifest.writes.items():
+        write = await account.creation(entity)
+        made = await account.perform(write)
+        known, _ = await account.whole_of(entity, made)
+        for action in sorted(set(ACTIONS) - set(writes.actions)):
+            change = account.change(action, made, write, known, fields=frozenset({"name", "email"}))
+            with ends_in(BusError, what=f"{action} of a {entity}, which is not declared,"):
+                account.connector.plan(change)
+
+
+async def check_document_types_are_those_declared(account: ContractAccount) -> None:
+    proven = 0
+    for entity, writes in account.manifest.writes.items():
+        if entity != account.exercise.document or not writes.document_types:
+            continue
+        ids = set()
+        for number, kind in enumerate(writes.document_types):
+            write = msgspec.structs.replace(await account.creation(entity, f"K{number}"), document_type=kind)
+            made = await account.perform(write)
+            (document,) = [d for d in account.simulator.books()["documents"] if d["id"] == made.external_id]
+            assert document["kind"] == kind, f"a {kind} became a {document['kind']}"
+            assert document["total_incl"] == "121.00", kind
+            ids.add(made.external_id)
+            proven += 1
+        assert len(ids) == len(writes.document_types)
+        with ends_in(BusError, what="a document type that does not exist"):
+            account.connector.plan(msgspec.structs.replace(write, document_type="PROFORMA"))
+    something(proven, "documents have one type")
+
+
+async def check_a_required_value_is_asked_for(account: ContractAccount) -> None:
+    proven = 0
+    for entity, writes in account.manifest.writes.items():
+        for name in writes.required_values:
+            write = await account.creation(entity)
+            without = [item for item in write.resolved if item.name != name]
+            assert len(without) < len(write.resolved)
+            with ends_in(MappingError, what=f"{entity} without {name}"):
+                await account.perform(msgspec.structs.replace(write, resolved=without))
+            proven += 1
+    something(proven, "nothing is required")
+
+
+async def check_a_reference_beyond_its_length_is_refused(account: ContractAccount) -> None:
+    """A reference cut short finds another document."""
+    proven = 0
+    for entity, writes in account.manifest.writes.items():
+        for name, longest in writes.reference_fields.items():
+            write = await account.creation(entity, name)
+            fits = msgspec.structs.replace(write, reference=("R" * longest), reference_field=name)
+            assert account.connector.plan(fits)
+            beyond = msgspec.structs.replace(fits, reference=f"{fits.reference}R")
+            with ends_in(MappingError, WriteRejected, what=f"{entity}: a {name} of {longest + 1} characters"):
+                await account.perform(beyond)
+            proven += 1
+    something(proven, "no document has a reference")
+
+
+async def check_text_beyond_its_length_is_cut_or_refused(account: ContractAccount) -> None:
+    proven = 0
+    for entity, writes in account.manifest.writes.items():
+        for path, longest in writes.text_max.items():
+            write = await account.creation(entity, f"X{proven}")
+            write = msgspec.structs.replace(write, document=overlong(write.document, path, longest))
+            try:
+                made = await account.perform(write)
+            except MappingError:
+                proven += 1
+                continue
+            except WriteRejected as refusal:
+                raise AssertionError(f"{entity}.{path}: more than {longest} characters were sent: {refusal}") from refusal
+            assert writes.overlong == "cut", f"{entity}.{path}: a text that should be refused was taken"
+            _, document = await account.whole_of(entity, made)
+            for text in texts(msgspec.to_builtins(document)):
+                assert "Ω" not in text or len(text) <= longest, f"{entity}.{path}: longer than declared"
+            proven += 1
+    something(proven, "no text has a longest length")
+
+
+def overlong(document: Any, path: str, longest: int) -> Any:
+    """A document with a text of Ω one character too long."""
+    text = "Ω" * (longest + 1)
+    if isinstance(document, canon.Customer):
+        pii = document.pii
+        assert isinstance(pii, canon.PartyPii)
+        if path == "email":
+            point = canon.ContactPoint(type="WORK", value=f"{'o' * longest}@a.test")
+            return msgspec.structs.replace(document, pii=msgspec.structs.replace(pii, emails=[point]))
+        if path == "phone":
+            point = canon.ContactPoint(type="WORK", value="0" * (longest + 1))
+            return msgspec.structs.replace(document, pii=msgspec.structs.replace(pii, phones=[point]))
+        if hasattr(pii, path):
+            bare = msgspec.structs.replace(pii, **{path: text})
+            return msgspec.structs.replace(document, kind=canon.CustomerKind.PERSON, pii=bare)
+    return msgspec.structs.replace(document, **{path: text})
+
+
+# --- plans -------------------------------------------------------------------------------------------------------------------
+
+
+async def plans_of(account: ContractAccount) -> dict[str, dict[str, list[Step]]]:
+    """Every declared entity and action, planned."""
+    plans: dict[str, dict[str, list[Step]]] = {}
+    for entity, writes in account.manifest.writes.items():
+        write = await account.creation(entity)
+        plans[entity] = {"create": list(account.connector.plan(write))}
+        made = await account.perform(write)
+        known, document = await account.whole_of(entity, made)
+        for action in set(writes.actions) - {"create"}:
+            fields = frozenset({"name", "display_name"})
+            change = account.change(action, made, write, known, fields=fields, document=document)
+            plans[entity][action] = list(account.connector.plan(change))
+    return plans
+
+
+async def check_exactly_one_step_is_primary(account: ContractAccount) -> None:
+    for entity, actions in (await plans_of(account)).items():
+        for action, steps in actions.items():
+            assert sum(step.primary for step in steps) == 1, f"{action} {entity}: one step makes or changes the object"
+            assert len({step.name for step in steps}) == len(steps), f"{action} {entity}: results are kept by step name"
+
+
+async def check_steps_are_those_declared(account: ContractAccount) -> None:
+    for entity, actions in (await plans_of(account)).items():
+        declared = {facts.name: facts for facts in account.manifest.writes[entity].steps}
+        planned = {step.name: step for steps in actions.values() for step in steps}
+        assert set(planned) == set(declared), f"{entity}: the manifest names other steps"
+        for name, step in planned.items():
+            facts = declared[name]
+            assert facts.idempotency == str(step.idempotency), f"{entity} {name}: the manifest says otherwise"
+            assert facts.natural_key or step.idempotency not in FOUND_AGAIN, f"{entity} {name}: found again by what?"
+
+
+async def check_a_create_costs_at_most_what_is_declared(account: ContractAccount) -> None:
+    for entity, writes in account.manifest.writes.items():
+        await account.perform(await account.creation(entity, "WARM"))  # lists of names are read once and remembered
+        write = await account.creation(entity)
+        if entity == "customer":
+            write = msgspec.structs.replace(write, document=whole_customer("N1"))
+        calls = account.client.calls
+        await account.perform(write)
+        spent = account.client.calls - calls
+        assert spent <= writes.calls_per_create, f"{entity}: {spent} calls, {writes.calls_per_create} are declared"
+
+
+async def check_a_facet_tells_two_objects_apart(account: ContractAccount) -> None:
+    """`facet`: one source object is one object per currency there."""
+    faceted = [entity for entity, writes in account.manifest.writes.items() if writes.facet == "currency"]
+    something(faceted, "nothing has a facet")
+    for entity in faceted:
+        first = await account.creation(entity)
+        for number, currency in enumerate(("EUR", "USD")):
+            key = f"{number}{first.key[1:]}"
+            made = await account.perform(msgspec.structs.replace(first, facet=currency, generation=number, key=key))
+            _, document = await account.whole_of(entity, made)
+            assert document.currency == currency
+
+
+async def check_a_gone_object_is_no_success(account: ContractAccount) -> None:
+    """An update of what does not exist is a refusal by the vendor, never an object made anew."""
+    write = await account.creation("customer")
+    made = await account.perform(write)
+    known, document = await account.whole_of("customer", made)
+    fake = made.external_id[:-1] + ("0" if made.external_id[-1] != "0" else "1")
+    ghost = msgspec.structs.replace(known, id=fake)
+    count = len(account.simulator.books()["customers"])
+    change = account.change("update", msgspec.structs.replace(made, external_id=fake), write, ghost, fields=frozenset({"email"}))
+    assert isinstance(known, RawRecord)
+    with ends_in(WriteRejected, WriteConflict, AmbiguousWrite, what="an update of nothing"):
+        await account.perform(change)
+    assert len(account.simulator.books()["customers"]) == count
+    _, after = await account.whole_of("customer", made)
+    assert after == document
