@@ -64,9 +64,10 @@ class Exercise:
     loop: Callable[[Any, Any], Any] = lambda _request, body: body
     """Tampers with answers so that pages never end."""
     looping_stream: str = ""
+    pages_rows: int = 1_001
+    """Objects that no single page of the connector holds."""
     lag: Callable[[Any, float], None] | None = None
     """Makes new objects invisible to searches for some seconds, where the vendor is known to do so."""
-    overlong: dict[str, str] = field(default_factory=dict)
 
 
 class Sleeper:
@@ -202,9 +203,7 @@ class ContractAccount:
             resolved = [Resolved(name=n, kind=ValueKind.TEXT, value=v, rule="contract") for n, v in values.items()]
             pictures = {hashlib.sha256(PICTURE).hexdigest(): PICTURE}
             kind = self.exercise.product_type
-            return self.write_of(
-                entity, document, source_id=source_id, resolved=resolved, pictures=pictures, document_type=kind
-            )
+            return self.write_of(entity, document, source_id=source_id, resolved=resolved, pictures=pictures, document_type=kind)
         if entity == "product_category":
             category = canon.ProductCategory(code=f"Category {source_id}", name=f"Category {source_id}")
             return self.write_of(entity, category, source_id=source_id)
@@ -226,9 +225,8 @@ class ContractAccount:
 
     def written(self) -> dict[str, int]:
         """Successful creates so far, by the vendor's own kind."""
-        return {
-            name: count for name, count in self.simulator.calls.written.items() if name.rpartition(".")[2] in ("POST", "create")
-        }
+        written = self.simulator.calls.written
+        return {name: count for name, count in written.items() if name.rpartition(".")[2] in ("POST", "create")}
 
     async def create_customer(self, name: str = "Van Dijk Verlichting B.V.", email: str = "inkoop@vandijk.test") -> StepResult:
         return await self.perform(self.write_of("customer", customer(name, email)))
@@ -296,9 +294,7 @@ def nl21(base: Decimal) -> canon.TaxLine:
 
 
 def delivery(line1: str) -> canon.Address:
-    return canon.Address(
-        type=canon.AddressType.DELIVERY, line1=line1, postal_code="1043 AA", city="Amsterdam", country_code="NL"
-    )
+    return canon.Address(type=canon.AddressType.DELIVERY, line1=line1, postal_code="1043 AA", city="Amsterdam", country_code="NL")
 
 
 def whole_customer(source_id: str) -> canon.Customer:
@@ -321,7 +317,7 @@ def product(source_id: str) -> canon.Product:
         kind=canon.ProductKind.SIMPLE,
         name=f"Lamp {source_id}",
         description_long=f"A lamp called {source_id}",
-        gtin="8712345600012",
+        gtin="8712345000011",
         prices=[canon.ProductPrice(price_mode=canon.PriceMode.EXCL, value=Decimal("12.34"), currency="EUR")],
         images=[image],
     )

@@ -1,10 +1,11 @@
 """What the contract suite needs to know of each vendor beside its manifest."""
 
+from decimal import Decimal
 from typing import Any
 
 from tests.contract.account import Exercise, Spoil
 
-FLOAT_SUM = "0.30000000000000004"
+FLOAT_SUM = Decimal("0.30000000000000004")
 
 
 def fill_accounts(simulator: Any, count: int) -> None:
@@ -58,7 +59,7 @@ EXERCISES = {
             "product": {"Description": "Another name"},
             "sales_order": {"YourRef": "Another reference"},
         },
-        deletes=dict.fromkeys(("customer", "product", "sales_order"), {"_delete": True}),
+        deletes={name: {"_delete": True} for name in ("customer", "product", "sales_order")},
         product_values={"item_group": "ALG", "vat_code": "2", "unit": "stuk"},
         fill={"customer": fill_accounts, "product": fill_items, "product_category": fill_groups},
         spoils={
@@ -70,6 +71,7 @@ EXERCISES = {
         },
         loop=endless_link,
         looping_stream="customer",
+        pages_rows=250,
         lag=late,
     ),
     "quickbooks": Exercise(
