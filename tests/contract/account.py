@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from decimal import Decimal
 from importlib import import_module
 from typing import Any
@@ -23,6 +24,8 @@ from schemas import canon
 from schemas.system import ObjectRef, Resolved, ValueKind
 from tests.contract.wire import DeskTokens, Wire
 
+MOMENT = datetime(2026, 11, 18, 9, 0, tzinfo=UTC)
+"""The suite's now: budgets and business days must not depend on when it runs."""
 PICTURE = b"\x89PNG\r\n\x1a\n a picture of a lamp"
 
 
@@ -53,6 +56,8 @@ class Exercise:
     reference_field: str
     edits: dict[str, dict[str, Any]]
     """Entity → fields for `Simulator.edit` that change an object visibly."""
+    shown_in: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Entity → entities that show its edited field, and so change with it."""
     deletes: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Entity → fields for `Simulator.edit` that delete an object."""
     product_values: dict[str, str] = field(default_factory=dict)
@@ -68,6 +73,8 @@ class Exercise:
     """Objects that no single page of the connector holds."""
     lag: Callable[[Any, float], None] | None = None
     """Makes new objects invisible to searches for some seconds, where the vendor is known to do so."""
+    lag_s: float = 0
+    """As long as that is known to last."""
 
 
 class Sleeper:
@@ -106,7 +113,7 @@ class ContractAccount:
         self.manifest = self.loaded.manifest
         module = import_module(f"connectors.{system}.simulator")
         self.simulator: Simulator = module.build(real_limits=real_limits, **options)
-        self.simulator.clock.freeze()
+        self.simulator.clock.freeze(MOMENT)
         self.simulator.seed(orders, 7)
         self.process = InProcess(self.simulator)
         self.wire = Wire(self.process.transport)

@@ -27,7 +27,11 @@ from tests.contract.account import ContractAccount
 from tests.contract.twins import breaks, replace, retold
 
 UNREADABLE = ("html_in_a_200_is_named", "half_a_body_is_named", "a_body_above_the_limit_is_named")
-UNCLEAR = ("an_unreadable_answer_to_a_write_is_unclear", "an_answer_above_the_limit_leaves_a_write_unclear")
+UNCLEAR = (
+    "an_unreadable_answer_to_a_write_is_unclear",
+    "a_write_answered_by_another_shape_is_unclear",
+    "an_answer_above_the_limit_leaves_a_write_unclear",
+)
 SPOILT = (
     "an_unknown_enum_stops_its_record_only",
     "a_word_for_an_amount_stops_its_record_only",
@@ -104,7 +108,7 @@ def takes_the_unreadable_for_a_refusal(account: ContractAccount) -> None:
     around(account, ("perform",), retelling((Unavailable, NetworkFailure), WriteRejected))
 
 
-@breaks(*UNCLEAR, "a_failing_read_back_leaves_a_write_unclear")
+@breaks(*UNCLEAR, "a_failing_read_back_leaves_a_write_unclear", "a_write_answered_without_a_key_is_unclear")
 def takes_the_unreadable_for_a_closed_door(account: ContractAccount) -> None:
     around(account, ("perform",), retelling((Unavailable, NetworkFailure), ApiChanged))
 

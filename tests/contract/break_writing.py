@@ -8,12 +8,12 @@ from typing import Any
 
 import msgspec
 
-from bus.core.errors import BusError, WriteRejected
+from bus.core.errors import BusError, WriteConflict, WriteRejected
 from bus.kit.connector import Found, Match, RawRecord, Step, StepResult, Write
 from schemas import canon
 from schemas.system import IdempotencyClass, Resolved, ValueKind
 from tests.contract.account import ContractAccount
-from tests.contract.break_answers import around, keeping_quiet
+from tests.contract.break_answers import around, keeping_quiet, retelling
 from tests.contract.twins import breaks, redeclare, replace
 
 Done = Mapping[str, StepResult]
@@ -147,7 +147,7 @@ def only_says_it_was_changed(account: ContractAccount) -> None:
     replace(account, perform=idle)
 
 
-@breaks("an_edit_in_between_is_not_overwritten")
+@breaks("an_edit_in_between_is_not_overwritten", "a_stale_version_is_a_conflict")
 def writes_over_what_it_meets(account: ContractAccount) -> None:
     perform, change = account.connector.perform, with_all_fields(account)
 
@@ -161,7 +161,12 @@ def writes_over_what_it_meets(account: ContractAccount) -> None:
     replace(account, perform=careless)
 
 
-@breaks("a_deactivated_object_is_found_inactive")
+@breaks("a_stale_version_is_a_conflict")
+def takes_a_conflict_for_a_refusal(account: ContractAccount) -> None:
+    around(account, ("perform",), retelling((WriteConflict,), WriteRejected))
+
+
+@breaks("a_deactivated_object_is_found_inactive", "an_inactive_object_is_found_by_its_name")
 def finds_active_ones_only(account: ContractAccount) -> None:
     find = account.connector.find
 
@@ -171,7 +176,7 @@ def finds_active_ones_only(account: ContractAccount) -> None:
     replace(account, find=narrow)
 
 
-@breaks("a_deactivated_object_is_found_inactive")
+@breaks("a_deactivated_object_is_found_inactive", "an_inactive_object_is_found_by_its_name")
 def takes_all_for_active(account: ContractAccount) -> None:
     find = account.connector.find
 
@@ -313,6 +318,16 @@ def reads_other_totals_back(account: ContractAccount) -> None:
         return msgspec.structs.replace(document, totals=msgspec.structs.replace(document.totals, incl=incl))
 
     replace(account, to_canonical=careless)
+
+
+@breaks("a_charge_is_written_with_its_tax")
+def leaves_charges_out(account: ContractAccount) -> None:
+    def bare(write: Write) -> Write:
+        if not getattr(write.document, "charges", []):
+            return write
+        return msgspec.structs.replace(write, document=msgspec.structs.replace(write.document, charges=[]))  # type: ignore[type-var,call-arg]
+
+    rewriting(account, bare)
 
 
 @breaks("what_is_sent_is_exact")

@@ -67,18 +67,40 @@ async def check_a_body_above_the_limit_is_named(account: ContractAccount) -> Non
 
 async def check_an_unreadable_answer_to_a_write_is_unclear(account: ContractAccount) -> None:
     """The write happened. To call it refused, or the stream broken, would make it again or forget it."""
-    write, step = primary_of(account)
-    for action in ("html", "half_body", "status"):
-        fault = Fault(action, method="POST", status=200, body="{}")  # type: ignore[arg-type]
-        account.process.broken.add(fault)
+    write, step = await primary_of(account)
+    for action in ("html", "half_body"):
+        account.process.broken.add(Fault(action, method="POST"))  # type: ignore[arg-type]
         with ends_in(Unavailable, NetworkFailure, what=f"a write answered by {action}") as met:
             await account.connector.perform(write, step, {})
         assert getattr(met[0], "sent", True), "what was answered was sent"
         account.process.broken.clear()
 
 
+async def check_a_write_answered_by_another_shape_is_unclear(account: ContractAccount) -> None:
+    write, step = await primary_of(account)
+    for body in ("{}", "[]", "null"):
+        account.process.broken.add(Fault("status", method="POST", status=200, body=body))
+        with ends_in(Unavailable, NetworkFailure, what=f"a write answered by {body}") as met:
+            await account.connector.perform(write, step, {})
+        assert getattr(met[0], "sent", True), "what was answered was sent"
+        account.process.broken.clear()
+
+
+async def check_a_write_answered_without_a_key_is_unclear(account: ContractAccount) -> None:
+    write, step = await primary_of(account)
+    member = account.exercise.spoils["key"].member
+
+    def keyless(value: Any) -> Any:
+        return {name: keyless(item) for name, item in value.items() if name != member} if isinstance(value, dict) else value
+
+    account.wire.answered = lambda request, body: keyless(body) if request.method == "POST" else body
+    with ends_in(Unavailable, NetworkFailure, what="a write answered by an object without a key") as met:
+        await account.connector.perform(write, step, {})
+    assert getattr(met[0], "sent", True), "what was answered was sent"
+
+
 async def check_an_answer_above_the_limit_leaves_a_write_unclear(account: ContractAccount) -> None:
-    write, step = primary_of(account)
+    write, step = await primary_of(account)
     await account.perform(await account.creation("customer"))  # reads what is remembered from then on
     narrow(account)
     with ends_in(Unavailable, NetworkFailure, what="a write answered by too much") as met:
@@ -123,7 +145,9 @@ def unreadable_behind_a_write() -> Any:
     return tamper
 
 
-def primary_of(account: ContractAccount) -> tuple[Write, Step]:
+async def primary_of(account: ContractAccount) -> tuple[Write, Step]:
+    """A create and its first step, once an answer has told what is left of the budgets."""
+    await account.connector.check()
     write = account.write_of("customer", customer())
     return write, next(step for step in account.connector.plan(write) if step.primary)
 
@@ -264,7 +288,7 @@ async def check_a_status_of_a_read_ends_in_its_class(account: ContractAccount) -
 
 
 async def check_a_status_of_a_write_ends_in_its_class(account: ContractAccount) -> None:
-    write, step = primary_of(account)
+    write, step = await primary_of(account)
     table: dict[int, tuple[type[BusError], ...]] = {
         400: (WriteRejected,),
         401: (CredentialError,),
@@ -310,7 +334,7 @@ async def check_a_token_that_ended_is_replaced_once(account: ContractAccount) ->
 
 
 async def check_a_broken_connection_says_whether_it_was_sent(account: ContractAccount) -> None:
-    write, step = primary_of(account)
+    write, step = await primary_of(account)
     before = len(account.simulator.books()["customers"])
     for action, is_sent in (("refused", False), ("reset", True), ("timeout", True)):
         account.process.broken.add(Fault(action, method="POST"))  # type: ignore[arg-type]

@@ -130,6 +130,28 @@ async def check_an_edit_in_between_is_not_overwritten(account: ContractAccount) 
     assert kept == edited, "somebody's edit was overwritten"
 
 
+async def check_a_stale_version_is_a_conflict(account: ContractAccount) -> None:
+    """What changed since it was read is read again and compared: neither written over nor refused for good."""
+    proven = 0
+    for entity, writes in account.manifest.writes.items():
+        if "update" not in writes.actions:
+            continue
+        write = await account.creation(entity)
+        made = await account.perform(write)
+        known, _ = await account.whole_of(entity, made)
+        if known.version is None:
+            continue
+        changed = renamed(write.document)
+        fields = frozenset({"name", "display_name", "company_name"})
+        update = account.change("update", made, write, known, document=changed, fields=fields)
+        await account.perform(update)
+        again = msgspec.structs.replace(update, document=renamed(changed))
+        with ends_in(WriteConflict, what=f"{entity}: an update of a version that is gone"):
+            await account.perform(again)
+        proven += 1
+    something(proven, "no object has a version")
+
+
 async def check_a_deactivated_object_is_found_inactive(account: ContractAccount) -> None:
     proven = 0
     for entity, writes in account.manifest.writes.items():
@@ -142,14 +164,32 @@ async def check_a_deactivated_object_is_found_inactive(account: ContractAccount)
         await account.perform(account.change("deactivate", made, write, known))
         _, after = await account.whole_of(entity, made)
         assert not after.active, f"{entity}: still active"
-        keys = [key for key in ("sku", "email", "name") if key in writes.match]
-        value = key_of(keys[0], write, made, document)
-        found = await account.connector.find(entity, Match(**{keys[0]: value}))
-        assert [(item.record.id, item.active) for item in found] == [(made.external_id, False)], (
-            f"{entity}: an inactive one that is not found would be made again"
-        )
+        for key in [key for key in ("sku", "email") if key in writes.match]:
+            await found_inactive(account, entity, key, key_of(key, write, made, document), made)
         proven += 1
     something(proven, "nothing can be deactivated")
+
+
+async def found_inactive(account: ContractAccount, entity: str, key: str, value: str, made: StepResult) -> None:
+    found = await account.connector.find(entity, Match(**{key: value}))
+    assert (made.external_id, False) in [(item.record.id, item.active) for item in found], (
+        f"{entity} by {key}: an inactive one that is not found would be made again"
+    )
+
+
+async def check_an_inactive_object_is_found_by_its_name(account: ContractAccount) -> None:
+    proven = 0
+    for entity, writes in account.manifest.writes.items():
+        for key in [key for key in ("name", "number", "vat_number", "gtin") if key in writes.match]:
+            if "deactivate" not in writes.actions:
+                continue
+            write = await account.creation(entity, f"I-{key}")
+            made = await account.perform(write)
+            known, document = await account.whole_of(entity, made)
+            await account.perform(account.change("deactivate", made, write, known))
+            await found_inactive(account, entity, key, key_of(key, write, made, document), made)
+            proven += 1
+    something(proven, "nothing is found by a name or number")
 
 
 async def check_repeating_a_repeatable_step_changes_nothing(account: ContractAccount) -> None:
@@ -181,7 +221,8 @@ def renamed(document: Any) -> Any:
     if isinstance(document, canon.Customer):
         assert isinstance(document.pii, canon.PartyPii)
         pii = msgspec.structs.replace(document.pii, given_name="Grace")
-        return msgspec.structs.replace(document, company_name="Renamed B.V.", display_name="Renamed B.V.", pii=pii)
+        name = f"{document.display_name} II"
+        return msgspec.structs.replace(document, company_name=name, display_name=name, pii=pii)
     return msgspec.structs.replace(document, name=f"{document.name} II")
 
 
@@ -272,6 +313,7 @@ async def check_a_search_for_what_was_never_made_finds_nothing(account: Contract
     proven = 0
     for entity in account.manifest.writes:
         write = await account.creation(entity)
+        await account.perform(sibling(write, await account.creation(entity, "SIB")))
         done: dict[str, StepResult] = {}
         for step in account.connector.plan(write):
             if step.idempotency in FOUND_AGAIN:
@@ -280,6 +322,15 @@ async def check_a_search_for_what_was_never_made_finds_nothing(account: Contract
                 proven += 1
             done[step.name] = await account.connector.perform(write, step, done)
     assert proven, "nothing is ever searched"
+
+
+def sibling(write: Write, other: Write) -> Write:
+    """Another object as like as can be: a document of the same customer and day, a namesake."""
+    if "customer" in write.ids:
+        return msgspec.structs.replace(other, ids={**other.ids, "customer": write.ids["customer"]})
+    if isinstance(write.document, canon.Customer):
+        return msgspec.structs.replace(other, document=write.document, generation=1)
+    return other
 
 
 async def check_what_shows_late_is_found_in_time(account: ContractAccount) -> None:
@@ -293,7 +344,7 @@ async def check_what_shows_late_is_found_in_time(account: ContractAccount) -> No
         if step.idempotency is not IdempotencyClass.SEARCH:
             continue
         facts = next(facts for facts in account.manifest.writes[entity].steps if facts.name == step.name)
-        account.exercise.lag(account.simulator, 179.0)
+        account.exercise.lag(account.simulator, account.exercise.lag_s)
         account.process.broken.add(Fault("lost_reply", method="POST"))
         with ends_in(TransientError, what="a lost answer"):
             await account.connector.perform(write, step, {})
@@ -322,6 +373,34 @@ async def check_a_document_is_written_with_exact_totals(account: ContractAccount
     totals = account.connector.to_canonical(result.record).totals  # type: ignore[union-attr]
     assert totals is not None
     assert totals.incl == 121
+
+
+async def check_a_charge_is_written_with_its_tax(account: ContractAccount) -> None:
+    """Shipping stands on a product, or on the vendor's own marker in place of one."""
+    made = await account.create_customer()
+    write = await account.order(made.external_id)
+    markers = account.manifest.writes[write.entity].product_markers or (write.ids["product:1"],)
+    for number, marker in enumerate(markers):
+        charge = canon.AllowanceCharge(
+            type=canon.ChargeType.SHIPPING, amount=Decimal("6.50"), taxes=[nl21(Decimal("6.50"))], reason="Shipping"
+        )
+        more = [
+            msgspec.structs.replace(item, line_id="charge:0")
+            for item in write.resolved
+            if item.line_id == "1" and item.name in account.exercise.values
+        ]
+        charged = msgspec.structs.replace(
+            write,
+            document=msgspec.structs.replace(write.document, charges=[charge], totals=None, vat_breakdown=[]),  # type: ignore[type-var]
+            resolved=[*write.resolved, *more],
+            ids={**write.ids, "product:charge:0": marker},
+            reference=f"S-{number}",
+            key=f"{number}{write.key[1:]}",
+        )
+        result = await account.perform(charged)
+        (document,) = [d for d in account.simulator.books()["documents"] if d["id"] == result.external_id]
+        assert document["total_incl"] == "128.87", f"{marker}: {document['total_incl']}"
+        assert [line["net"] for line in document["lines"]] == ["100.00", "6.50"]
 
 
 async def check_what_is_sent_is_exact(account: ContractAccount) -> None:

@@ -73,6 +73,7 @@ EXERCISES = {
         looping_stream="customer",
         pages_rows=250,
         lag=late,
+        lag_s=179,
     ),
     "quickbooks": Exercise(
         document="sales_invoice",
@@ -86,6 +87,7 @@ EXERCISES = {
             "product_category": {"Name": "Another name"},
             "sales_invoice": {"DueDate": "2027-01-31"},
         },
+        shown_in={"product_category": ("product",)},
         deletes={"sales_invoice": {"_delete": True}},
         product_values={"income_account": "Sales of Product Income"},
         product_type="NON_INVENTORY",

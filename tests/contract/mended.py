@@ -8,7 +8,7 @@ from typing import Any
 
 from bus.core.errors import CredentialError, StreamError, Unavailable
 from tests.contract.account import ContractAccount
-from tests.contract.twins import Twin, redeclare, replace, retold
+from tests.contract.twins import Twin, redeclare, replace
 
 
 def unclear_behind_a_write(account: ContractAccount) -> None:
@@ -19,8 +19,8 @@ def unclear_behind_a_write(account: ContractAccount) -> None:
         before = account.written()
         try:
             return await perform(*args)
-        except (StreamError, CredentialError) as error:
-            raise retold(error, Unavailable) if account.written() != before else error from error
+        except (StreamError, CredentialError, KeyError) as error:
+            raise Unavailable(str(error)) if account.written() != before else error from error
 
     replace(account, perform=performed)
 
@@ -32,5 +32,6 @@ def declares_what_it_spends(account: ContractAccount) -> None:
 
 MENDED: dict[str, Twin] = {
     "a_failing_read_back_leaves_a_write_unclear": unclear_behind_a_write,
+    "a_write_answered_without_a_key_is_unclear": unclear_behind_a_write,
     "a_create_costs_at_most_what_is_declared": declares_what_it_spends,
 }
