@@ -217,7 +217,7 @@ class ContractAccount:
         owner = await self.perform(self.write_of("customer", whole_customer(f"B{source_id}"), source_id=f"B{source_id}"))
         write = await self.order(owner.external_id, f"T-{source_id}", source_id)
         elsewhere = canon.Party(pii=canon.PartyPii(addresses=[delivery(f"Kade {source_id}")]))
-        return msgspec.structs.replace(write, document=msgspec.structs.replace(write.document, ship_to=elsewhere))  # type: ignore[type-var]
+        return msgspec.structs.replace(write, document=msgspec.structs.replace(write.document, ship_to=elsewhere))
 
     def change(self, action: str, made: StepResult, write: Write, known: RawRecord, **more: Any) -> Write:
         """A later write to an object that `write` made."""

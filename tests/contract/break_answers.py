@@ -100,7 +100,7 @@ def keeps_no_limit(account: ContractAccount) -> None:
     async def whole(response: httpx.Response, _ask: Any) -> bytes:
         return await response.aread()
 
-    account.client._body = whole  # type: ignore[method-assign]
+    vars(account.client)["_body"] = whole
 
 
 @breaks(*UNCLEAR)

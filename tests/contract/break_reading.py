@@ -299,7 +299,7 @@ def declares_too_few_fields(account: ContractAccount) -> None:
 
 @breaks("mapped_fields_are_declared")
 def declares_no_line_fields(account: ContractAccount) -> None:
-    redeclare(account, lambda facts: [reads.update(line_fields=()) for reads in facts["reads"].values()] and None)
+    redeclare(account, lambda facts: [reads.update(line_fields=()) for reads in facts["reads"].values()])
 
 
 @breaks("mapped_fields_are_declared")

@@ -195,7 +195,7 @@ def changes_more_with_every_repeat(account: ContractAccount) -> None:
             return await perform(write, step, done)
         name = f"Changed {next(numbers)} times"
         names = {"name": name} if hasattr(write.document, "name") else {"company_name": name, "display_name": name}
-        other = msgspec.structs.replace(write, document=msgspec.structs.replace(write.document, **names))  # type: ignore[type-var]
+        other = msgspec.structs.replace(write, document=msgspec.structs.replace(write.document, **names))
         return await perform(other, next(iter(account.connector.plan(other))), done)
 
     replace(account, perform=growing)
@@ -296,7 +296,7 @@ def writes_lines_twice(account: ContractAccount) -> None:
         ]
         if not lines:
             return write
-        return msgspec.structs.replace(write, document=msgspec.structs.replace(write.document, lines=lines))  # type: ignore[type-var]
+        return msgspec.structs.replace(write, document=msgspec.structs.replace(write.document, lines=lines))
 
     rewriting(account, doubled)
 
@@ -325,7 +325,7 @@ def leaves_charges_out(account: ContractAccount) -> None:
     def bare(write: Write) -> Write:
         if not getattr(write.document, "charges", []):
             return write
-        return msgspec.structs.replace(write, document=msgspec.structs.replace(write.document, charges=[]))  # type: ignore[type-var,call-arg]
+        return msgspec.structs.replace(write, document=msgspec.structs.replace(write.document, charges=[]))
 
     rewriting(account, bare)
 
@@ -422,7 +422,7 @@ def declares_shorter_texts(account: ContractAccount) -> None:
 
 @breaks("text_beyond_its_length_is_cut_or_refused")
 def declares_to_refuse_and_cuts(account: ContractAccount) -> None:
-    redeclare(account, lambda facts: [writes.update(overlong="refuse") for writes in facts["writes"].values()] and None)
+    redeclare(account, lambda facts: [writes.update(overlong="refuse") for writes in facts["writes"].values()])
 
 
 @breaks("text_beyond_its_length_is_cut_or_refused")

@@ -69,7 +69,7 @@ async def check_an_unreadable_answer_to_a_write_is_unclear(account: ContractAcco
     """The write happened. To call it refused, or the stream broken, would make it again or forget it."""
     write, step = await primary_of(account)
     for action in ("html", "half_body"):
-        account.process.broken.add(Fault(action, method="POST"))  # type: ignore[arg-type]
+        account.process.broken.add(Fault(action, method="POST"))
         with ends_in(Unavailable, NetworkFailure, what=f"a write answered by {action}") as met:
             await account.connector.perform(write, step, {})
         assert getattr(met[0], "sent", True), "what was answered was sent"
@@ -393,9 +393,9 @@ async def check_no_secret_is_in_an_error(account: ContractAccount) -> None:
         account.process.broken.clear()
         account.simulator.clock.advance(3_600)
     assert len(met) >= 2 * len(faults), "errors were expected"
-    for error in met:
-        text = " ".join([repr(error), str(error), str(getattr(error, "hint", ""))])
-        assert person not in text, f"{type(error).__name__} tells who it was about"
+    for told in met:
+        text = " ".join([repr(told), str(told), str(getattr(told, "hint", ""))])
+        assert person not in text, f"{type(told).__name__} tells who it was about"
         assert "Secret Person" not in text
         tokens = [token.access_token.get_secret_value() for token in account.tokens.issued]
-        assert not any(secret in text for secret in [*account.secrets, *tokens]), f"{type(error).__name__} tells a secret"
+        assert not any(secret in text for secret in [*account.secrets, *tokens]), f"{type(told).__name__} tells a secret"

@@ -1,4 +1,4 @@
-"""The contract, as named behaviours over three modules. Each raises AssertionError when a connector breaks it, and each has a
+"""The contract, as named behaviours over four modules. Each raises AssertionError when a connector breaks it, and each has a
 twin in `broken` that must.
 
 A check that finds nothing to look at raises NothingToCheck. That is a failure too, unless WAIVERS says why.
@@ -7,7 +7,7 @@ A check that finds nothing to look at raises NothingToCheck. That is a failure t
 from types import ModuleType
 from typing import Any
 
-from tests.contract import check_answers, check_reading, check_writing
+from tests.contract import check_answers, check_declared, check_reading, check_writing
 from tests.contract.account import ContractAccount
 from tests.contract.asserting import Check
 from tests.contract.exercises import EXERCISES
@@ -23,7 +23,7 @@ def _of(module: ModuleType) -> dict[str, Check]:
     }
 
 
-CHECKS: dict[str, Check] = {**_of(check_reading), **_of(check_writing), **_of(check_answers)}
+CHECKS: dict[str, Check] = {**_of(check_reading), **_of(check_writing), **_of(check_declared), **_of(check_answers)}
 OPTIONS: dict[str, dict[str, Any]] = {
     "declared_limits_are_never_exceeded": {"real_limits": True},
     "deletes_arrive": {"orders": 15},

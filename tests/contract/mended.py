@@ -27,7 +27,7 @@ def unclear_behind_a_write(account: ContractAccount) -> None:
 
 def declares_what_it_spends(account: ContractAccount) -> None:
     """Twenty calls are more than any create takes."""
-    redeclare(account, lambda facts: [writes.update(calls_per_create=20) for writes in facts["writes"].values()] and None)
+    redeclare(account, lambda facts: [writes.update(calls_per_create=20) for writes in facts["writes"].values()])
 
 
 MENDED: dict[str, Twin] = {

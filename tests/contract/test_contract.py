@@ -1,5 +1,7 @@
 """Every connector, found by its manifest, against every behaviour of the contract."""
 
+from typing import Any
+
 import pytest
 
 from bus.kit.registry import discover
@@ -9,7 +11,7 @@ from tests.contract.checks import CHECKS, DEFECTS, WAIVERS, new_account
 from tests.contract.exercises import EXERCISES
 
 
-def cases() -> list[object]:
+def cases() -> list[Any]:
     found = []
     for system in discover():
         for check in CHECKS:

@@ -40,10 +40,10 @@ class Wrapped:
 
 def replace(account: ContractAccount, **methods: Any) -> None:
     """The account's connector with other methods."""
-    account.connector = Wrapped(account.connector, methods)  # type: ignore[assignment]
+    account.connector = Wrapped(account.connector, methods)
 
 
-def redeclare(account: ContractAccount, change: Callable[[dict[str, Any]], None]) -> None:
+def redeclare(account: ContractAccount, change: Callable[[dict[str, Any]], object]) -> None:
     """The account's manifest with other facts; the connector stays what it is."""
     facts = account.manifest.model_dump()
     change(facts)
