@@ -86,7 +86,7 @@ DEFECTS: dict[tuple[str, str], str] = {
         "manifest.toml `calls_per_create`: product 2, spent 3 (with a picture: create, look, upload)"
     ),
     ("quickbooks", "an_inactive_object_is_found_by_its_name"): (
-        "finding.py `_items`: by name only the plain one is asked for, and QuickBooks appends ` (deleted)` to inactive names"
+        "finding.py `_customers`, `_items`: the plain name is asked for, and QuickBooks appends ` (deleted)` to inactive names"
     ),
     ("quickbooks", "a_reference_beyond_its_length_is_refused"): (
         "mapping/document_body.py cuts a reference in PrivateNote at 4000 (NOTE_MAX); the manifest says 1000, and cutting is not "
