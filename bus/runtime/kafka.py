@@ -8,6 +8,9 @@ import itertools
 import logging
 import os
 import socket
+import time
+from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException
@@ -24,7 +27,36 @@ REQUEST_TIMEOUT_S = 10.0
 RECORD_BYTES_MAX = 8 * 1024 * 1024 - 4096
 """Largest record: max.message.bytes of the topics less room for the batch around it."""
 
+LOG_EVERY_S = 30.0
+"""A client says the same kind of thing once in so long: a broker away would fill the log with one line per attempt."""
+
 _numbers = itertools.count(1)
+
+
+class Calm(logging.Filter):
+    """Lets one line of a kind through per LOG_EVERY_S; the next one says how many were left out."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._clock = clock
+        self._last: dict[str, float] = {}
+        self._left_out: Counter[str] = Counter()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """By the first word, which is librdkafka's name of the kind."""
+        kind = record.getMessage().partition(" ")[0]
+        now = self._clock()
+        if now - self._last.get(kind, -LOG_EVERY_S) < LOG_EVERY_S:
+            self._left_out[kind] += 1
+            return False
+        self._last[kind] = now
+        if more := self._left_out.pop(kind, 0):
+            record.msg, record.args = f"{record.getMessage()} (and {more} more of the kind)", ()
+        return True
+
+
+_log = logging.getLogger("bus.kafka")
+_log.addFilter(Calm())
 
 
 class Fenced(BusError):
@@ -60,7 +92,7 @@ UNAVAILABLE = _codes(
     "COORDINATOR_NOT_AVAILABLE", "COORDINATOR_LOAD_IN_PROGRESS", "NOT_COORDINATOR", "LEADER_NOT_AVAILABLE",
     "NOT_LEADER_FOR_PARTITION", "NOT_ENOUGH_REPLICAS", "NOT_ENOUGH_REPLICAS_AFTER_APPEND", "CONCURRENT_TRANSACTIONS",
     "REBALANCE_IN_PROGRESS", "UNKNOWN_MEMBER_ID", "ILLEGAL_GENERATION", "FENCED_LEADER_EPOCH", "KAFKA_STORAGE_ERROR",
-    "_STATE", "_QUEUE_FULL", "_PURGE_QUEUE", "_PURGE_INFLIGHT",
+    "_STATE", "_QUEUE_FULL", "_PURGE_QUEUE", "_PURGE_INFLIGHT", "_NOENT",
 )  # fmt: skip
 MISSING = _codes("UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC", "_UNKNOWN_PARTITION")
 REFUSED = _codes(
@@ -111,7 +143,7 @@ def _connection(settings: BusSettings) -> dict[str, Any]:
         "reconnect.backoff.ms": 50,
         "reconnect.backoff.max.ms": 2000,
         "log_level": 4,
-        "logger": logging.getLogger("bus.kafka"),
+        "logger": _log,
     }
     if settings.kafka_security.endswith("SSL"):
         files = {

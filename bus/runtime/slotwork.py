@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from bus.core import topics
 from bus.core.errors import TransientError
+from bus.runtime import reachability
 from bus.runtime.environment import Environment
 from bus.runtime.follow import Documents
 from bus.runtime.kafka import Fenced
@@ -152,7 +153,8 @@ async def serve(service: Service, make: Callable[[Environment, int], Work]) -> N
     await worker.ownership.start()  # 3
     service.health.started()
     try:
-        await service.until_stopped(worker.failure(), worker.ownership.failure(), environment.failure())  # 4
+        ends = (worker.failure(), worker.ownership.failure(), environment.failure())
+        await service.until_stopped(*ends, reachability.watch(service.settings, service.health))  # 4
     finally:
         await worker.ownership.stop()  # 5
         await environment.stop()

@@ -8,7 +8,7 @@ import logging
 import time
 
 from bus.core import topics
-from bus.runtime import metrics, service
+from bus.runtime import metrics, reachability, service
 from bus.runtime.codec import Codec
 from bus.runtime.follow import ConfigFollower
 from bus.runtime.registry import RegistryClient
@@ -58,7 +58,7 @@ async def _process(here: Service, processing: Processing, follower: ConfigFollow
     here.health.started()
     reporting = asyncio.ensure_future(_report(engine))
     try:
-        await here.until_stopped(engine.stopped(), follower.failure(), reporting)
+        await here.until_stopped(engine.stopped(), follower.failure(), reporting, reachability.watch(here.settings, here.health))
     finally:
         reporting.cancel()
         await engine.stop()

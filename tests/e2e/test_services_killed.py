@@ -18,7 +18,7 @@ NEEDS_A_PERSON = "a person must log in"
 
 
 async def test_a_refresh_that_nobody_heard_of_needs_a_person_and_stops_nobody_else(world: World) -> None:
-    """Exact's refresh tokens work once: killed between refresh and store, the new one is lost. That is said once, with what to do."""
+    """Exact's refresh tokens work once: killed between refresh and store, the new one is lost, which is said once."""
     await world.open([SALES], orders=ORDERS)
     token_path = urlsplit(world.exact.info["token_url"]).path
     await plan(world.exact, hold("POST", token_path))

@@ -1,5 +1,7 @@
 """The edge where librdkafka's errors become the bus's: every code in the table, and what the settings promise."""
 
+import logging
+
 import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 
@@ -83,3 +85,12 @@ def test_a_producer_partitions_like_the_java_clients_and_ends_transactions_in_te
     assert config["enable.idempotence"] is True
     Producer(config)
     assert "transactional.id" not in kafka.producer_config(SETTINGS, "test")
+
+
+def test_a_broker_away_does_not_fill_the_log() -> None:
+    moments = iter([0.0, 1.0, 2.0, 2.5, 31.0])
+    calm = kafka.Calm(lambda: next(moments))
+    texts = ("FAIL a", "FAIL b", "FAIL c", "TERM d", "FAIL e")
+    lines = [logging.LogRecord("bus.kafka", logging.ERROR, "", 0, text, (), None) for text in texts]
+    assert [calm.filter(line) for line in lines] == [True, False, False, True, True]
+    assert lines[-1].getMessage() == "FAIL e (and 2 more of the kind)"

@@ -12,6 +12,7 @@ import pytest
 from bus.core.errors import BusError, SettingsError, Unavailable
 from bus.runtime import service as module
 from bus.runtime.kafka import KafkaFault
+from bus.runtime.reachability import refusal
 from bus.runtime.service import Service, run
 from bus.runtime.settings import BusSettings
 
@@ -134,3 +135,13 @@ async def test_the_first_failure_ends_the_service() -> None:
         await service.until_stopped(fails(), asyncio.Event().wait())  # type: ignore[arg-type]
     service.stop.set()
     await service.until_stopped(asyncio.Event().wait())  # type: ignore[arg-type]
+
+
+async def test_a_service_with_nothing_to_do_knows_who_is_away() -> None:
+    answers = iter([Unavailable("no broker"), None])
+
+    async def ask() -> None:
+        if (answer := next(answers)) is not None:
+            raise answer
+
+    assert [await refusal(ask), await refusal(ask)] == ["no broker", None]
