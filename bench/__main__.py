@@ -66,7 +66,7 @@ def _round(group: str, size: int) -> list[Figure]:
 
 def _child(group: str, size: int, environment: dict[str, str]) -> list[Figure]:
     command = [sys.executable, "-m", "bench", "--child", group, str(size)]
-    done = subprocess.run(command, env={**os.environ, **environment}, stdout=subprocess.PIPE, text=True, check=False)  # noqa: S603
+    done = subprocess.run(command, env={**os.environ, **environment}, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         raise click.ClickException(f"{group} could not be measured: see above")
     return msgspec.json.decode(done.stdout.splitlines()[-1], type=list[Figure])
@@ -74,7 +74,14 @@ def _child(group: str, size: int, environment: dict[str, str]) -> list[Figure]:
 
 def _show(figures: list[Figure], rounds: int) -> None:
     table = Table(title=f"{machine()}; median of {rounds}")
-    for column, justify in (("figure", "left"), ("value", "right"), ("aim", "right"), ("holds", "left"), ("peak", "right"), ("", "left")):
+    for column, justify in (
+        ("figure", "left"),
+        ("value", "right"),
+        ("aim", "right"),
+        ("holds", "left"),
+        ("peak", "right"),
+        ("", "left"),
+    ):
         table.add_column(column, justify=justify)  # type: ignore[arg-type]
     for figure in figures:
         sign = "≥" if figure.at_least else "≤"

@@ -15,8 +15,8 @@ from bus.core import topics
 from bus.core.clock import SystemClock, micros
 from bus.core.identity import command_id, event_id
 from bus.core.policy import WritePolicy, encode_policy
-from bus.runtime.publisher import Publisher
 from bus.runtime.provisioning import ensure_topics
+from bus.runtime.publisher import Publisher
 from bus.runtime.state import AccountState
 from schemas import canon
 from schemas.system import Action, Command, CommandKind, ObjectRef, Outcome
@@ -113,7 +113,9 @@ def _backfilled(made: bed.Bed) -> bytes:
 
 async def _command(made: bed.Bed, number: int) -> bytes:
     source = ObjectRef(connection=PEER, entity="customer", id=str(number))
-    place = canon.Address(type=canon.AddressType.BILLING, line1="Kade 1", postal_code="3011 AA", city="Rotterdam", country_code="NL")
+    place = canon.Address(
+        type=canon.AddressType.BILLING, line1="Kade 1", postal_code="3011 AA", city="Rotterdam", country_code="NL"
+    )
     pii = canon.PartyPii(emails=[canon.ContactPoint(type="WORK", value=f"buyer{number}@bench.test")], addresses=[place])
     document = canon.Customer(
         kind=canon.CustomerKind.COMPANY, company_name=f"Bench {number} B.V.", display_name=f"Bench {number} B.V.", pii=pii

@@ -95,5 +95,9 @@ class ZeroDelay(httpx.AsyncBaseTransport):
             self.creates += 1
             return httpx.Response(200, content=self._created(body, self.creates), headers={"content-type": "application/json"})
         if path.endswith("/query") and b"from customer" in request.url.query.lower().replace(b"%20", b" ").replace(b"+", b" "):
-            return httpx.Response(200, content=b'{"QueryResponse":{},"time":"2026-11-21T00:00:00.000-08:00"}', headers={"content-type": "application/json"})
+            return httpx.Response(
+                200,
+                content=b'{"QueryResponse":{},"time":"2026-11-21T00:00:00.000-08:00"}',
+                headers={"content-type": "application/json"},
+            )
         return await self._live.handle_async_request(request)

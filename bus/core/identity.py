@@ -11,6 +11,7 @@ import re
 import unicodedata
 import uuid
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import idna
@@ -125,9 +126,14 @@ def match_email(email: str) -> str:
     local, at, domain = text.rpartition("@")
     if not at:
         return text
+    return f"{local}@{_a_label(domain)}"
+
+
+@lru_cache(maxsize=4_096)
+def _a_label(domain: str) -> str:
     with contextlib.suppress(idna.IDNAError):
-        domain = idna.encode(domain, uts46=True).decode()
-    return f"{local}@{domain}"
+        return idna.encode(domain, uts46=True).decode()
+    return domain
 
 
 def match_sku(sku: str) -> str:
