@@ -84,6 +84,7 @@ class Command(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     target_id: str | None = None
     action: Action = Action.UNKNOWN
     reason: str | None = None
+    currency: str | None = None
     existing: bool = False
     event: bytes | None = None
     observed: ObjectState | None = None

@@ -93,6 +93,9 @@ def _report(outcomes: "Outcomes") -> None:
         if book.causes or book.reasons:
             parts = [f"{name} {number}" for name, number in sorted({**book.causes, **book.reasons}.items())]
             click.echo(f"  {book.flow}: {'; '.join(parts)}")
+    if outcomes.dead_letters:
+        rows = [[x["key"], x["flow"], x["cause"], x["detail"], x["hint"]] for x in outcomes.dead_letters]
+        table("Set aside, for a person to decide", ["object", "flow", "cause", "what", "hint"], rows)
     _verdict(outcomes)
     if outcomes.example:
         _example(outcomes.example)

@@ -100,7 +100,7 @@ def list_letters(as_json: bool, cause: str | None, flow: str | None) -> None:
     """List them, newest last, with cause and hint."""
     letters = [
         letter
-        for letter in connected(_letters)
+        for letter in connected(_listed)
         if (cause is None or letter["cause"] == cause.upper()) and (flow is None or letter["flow"] == flow)
     ]
     if as_json:
@@ -115,7 +115,7 @@ def list_letters(as_json: bool, cause: str | None, flow: str | None) -> None:
 @as_json_option
 def show_letter(letter_id: str, as_json: bool) -> None:
     """Show one, by the id that `list` prints (partition:offset)."""
-    found = next((letter for letter in connected(_letters) if letter["id"] == letter_id), None)
+    found = next((letter for letter in connected(_listed) if letter["id"] == letter_id), None)
     if found is None:
         raise click.UsageError(f"no dead letter {letter_id}: `bus dead-letters list` prints the ids")
     if as_json:
@@ -125,30 +125,10 @@ def show_letter(letter_id: str, as_json: bool) -> None:
         click.echo(f"{name}: {value}")
 
 
-async def _letters(settings: Any, codec: Any) -> list[dict[str, Any]]:
-    from bus.core import topics
-    from bus.runtime.tail import read_all
+async def _listed(settings: Any, codec: Any) -> list[dict[str, Any]]:
+    from bus.runtime.deadletters import listed
 
-    found = []
-    async for record, letter in read_all(settings, codec, topics.DEAD_LETTERS):
-        if letter is None:
-            continue
-        found.append(
-            {
-                "id": f"{record.partition}:{record.offset}",
-                "made_at": letter.made_at.isoformat(timespec="seconds"),
-                "stage": letter.stage,
-                "cause": str(letter.cause),
-                "connection": letter.connection,
-                "flow": letter.flow,
-                "key": record.key.decode(),
-                "detail": letter.detail,
-                "hint": letter.hint,
-                "original_bytes": len(letter.original or b""),
-                "is_sealed": letter.key_id is not None,
-            }
-        )
-    return sorted(found, key=lambda letter: letter["made_at"])
+    return await listed(settings, codec)
 
 
 commands = [status, trace, dead_letters]

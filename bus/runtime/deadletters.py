@@ -3,6 +3,7 @@
 import traceback
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from bus.core import topics
 from bus.core.errors import (
@@ -16,6 +17,8 @@ from bus.core.errors import (
 from bus.runtime import logs, metrics
 from bus.runtime.codec import Codec
 from bus.runtime.publisher import Outgoing
+from bus.runtime.settings import BusSettings
+from bus.runtime.tail import read_all
 from schemas.system import Cause, DeadLetter, ObjectRef
 
 DETAIL_CHARS_MAX = 2000
@@ -35,7 +38,7 @@ HINTS: dict[Cause, str] = {
     Cause.UNKNOWN_VALUE: "a value the bus does not know: extend the mapping or the table; then redrive",
     Cause.BACKFILL_INCOMPLETE: "wait until the target account has been read once",
     Cause.SUBJECT_KEY_MISSING: "the key of sealed data is not on bus.subject-keys: check its retention and the master key",
-    Cause.CREDENTIAL: "log in again: bus connections login",
+    Cause.CREDENTIAL: "the vendor refuses the credential: put a new one into the secrets folder and it goes on by itself",
     Cause.CONNECTION_UNAVAILABLE: "the vendor is away; the record goes on by itself",
     Cause.UNRESOLVED_REFERENCE: "the record refers to an object that cannot be read",
     Cause.SOURCE_INCONSISTENT: "the source's totals contradict each other; correct the document there",
@@ -119,3 +122,26 @@ def outgoing(letter: DeadLetter, codec: Codec) -> Outgoing:
     source = letter.source
     key = topics.event_key(source.connection, source.entity, source.id) if source is not None else topics.key(letter.connection)
     return Outgoing(topics.DEAD_LETTERS, None, key, codec.encode(topics.DEAD_LETTERS, letter))
+
+
+async def listed(settings: BusSettings, codec: Codec) -> list[dict[str, Any]]:
+    """All dead letters for people, oldest first; `id` is partition:offset. The originals stay where they are."""
+    found = []
+    async for record, letter in read_all(settings, codec, topics.DEAD_LETTERS):
+        if letter is not None:
+            found.append(
+                {
+                    "id": f"{record.partition}:{record.offset}",
+                    "made_at": letter.made_at.isoformat(timespec="seconds"),
+                    "stage": letter.stage,
+                    "cause": str(letter.cause),
+                    "connection": letter.connection,
+                    "flow": letter.flow,
+                    "key": record.key.decode(),
+                    "detail": letter.detail,
+                    "hint": letter.hint,
+                    "original_bytes": len(letter.original or b""),
+                    "is_sealed": letter.key_id is not None,
+                }
+            )
+    return sorted(found, key=lambda letter: letter["made_at"])

@@ -22,6 +22,7 @@ from bus.core.clock import SystemClock
 from bus.core.configuration import Configuration, load
 from bus.runtime.books import BookReader, Books
 from bus.runtime.codec import Codec
+from bus.runtime.deadletters import listed
 from bus.runtime.publication import apply
 from bus.runtime.publisher import Outgoing, Publisher
 from bus.runtime.registry import RegistryClient
@@ -62,6 +63,7 @@ class Outcomes(msgspec.Struct, kw_only=True):
     writes: dict[str, list[str]]
     """Per connection: where the call log and our claims differ."""
     limits_exceeded: dict[str, int]
+    dead_letters: list[dict[str, Any]] = []
     second_run_writes: dict[str, int] | None = None
     example: dict[str, Any] | None = None
     seconds: dict[str, float] = {}
@@ -254,6 +256,7 @@ class Play:
             findings=findings,
             writes=writes,
             limits_exceeded={name: item["limit_exceeded"] for name, item in counts.items()},
+            dead_letters=await listed(settings, codec),
             example=_example(results, sim_books),
         )
 

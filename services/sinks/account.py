@@ -306,16 +306,17 @@ class AccountSink:
         """A peer joined one of its objects with one of ours: accepted, or marked CONFLICT where we know otherwise."""
         assert command.source and command.target_entity and command.target_id
         entity, source, external_id = command.target_entity, command.source, command.target_id
-        known = self.state.link(entity, source)
+        facet = self._carrier.facet(entity, command.currency)
+        known = self.state.link(entity, source, facet)
         if known is not None and known.external_id == external_id:
             await self._ledger.commit(Entry(state=self.state, settles=message.offset))
             return
-        key, record = link_changes(self.connection, entity, source, None, external_id, None, LinkedBy.PEER)
+        key, record = link_changes(self.connection, entity, source, facet, external_id, None, LinkedBy.PEER)
         if known is not None and known.state is LinkState.ACTIVE:
             assert record is not None and record.link is not None
             conflict = msgspec.structs.replace(known, state=LinkState.CONFLICT)
             record = StateRecord(connection=self.connection, link=conflict)
-            key = link_key(self.connection, entity, source, None)
+            key = link_key(self.connection, entity, source, facet)
             log.warning("two accounts link one pair differently", extra={"connection": self.connection, "entity": entity})
         await self._ledger.commit(Entry(state=self.state, changes=[(key, record)], settles=message.offset))
         self._released_by(entity, external_id)

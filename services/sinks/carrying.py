@@ -24,7 +24,7 @@ class Carrier:
         self._target = target
         self._state = target.state
         maker = Maker(target)
-        matcher = Matcher(target.connector, target.state, target.hasher)
+        matcher = Matcher(target.connector, target.state, target.hasher, target.account.currency)
         self._products = Products(matcher, target.state, target.hasher)
         self._debtors = Debtors(target, maker, matcher)
         self._masters = Masters(target, maker, matcher)
@@ -51,6 +51,10 @@ class Carrier:
         if task.entity in topics.DOCUMENTS:
             return await self._documents.settle(task, link)
         return await self._masters.settle(task, link)
+
+    def facet(self, entity: str, currency: str | None) -> str | None:
+        """The facet of a link that a peer tells of."""
+        return self._target.facet(entity, currency)
 
     def forget(self, external_id: str) -> None:
         """An object of this account changed: remembered searches for it are void."""

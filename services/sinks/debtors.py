@@ -5,7 +5,7 @@ from bus.core.identity import match_keys
 from bus.kit.connector import RawRecord, Write
 from schemas import canon
 from schemas.system import Cause, LinkedBy, LinkState, ObjectRef
-from services.sinks.desired import customer_from, facet_of, value_of
+from services.sinks.desired import customer_from, value_of
 from services.sinks.ledger import Entry
 from services.sinks.making import Maker
 from services.sinks.masters import not_read_yet
@@ -64,7 +64,7 @@ class Debtors:
             facet=facet,
         )
         done = await self._maker.write(write, task.raw)
-        made = self._maker.made("customer", source, facet, done)
+        made = self._maker.made("customer", source, facet, document.currency, done)
         await self._maker.commit(made)
         if made.gone:
             raise _deleted(done.external_id)
@@ -91,8 +91,7 @@ class Debtors:
     # --- parts -------------------------------------------------------------------------------------------------------------
 
     def _facet(self, document: Document) -> str | None:
-        facts = self._target.connector.manifest.writes["customer"]
-        return facet_of(facts, document.currency, self._target.account.currency)
+        return self._target.facet("customer", document.currency)
 
     def _linked(self, source: ObjectRef, facet: str | None) -> str | None:
         link = self._state.link("customer", source, facet)
@@ -105,7 +104,7 @@ class Debtors:
         if not self._target.is_open("customer", source, facet):
             found = await self._matcher.customer(party, policy.match, facet)
             if found is not None:
-                return await self._link(source, facet, found.record, found.number)
+                return await self._link(source, facet, task.currency, found.record, found.number)
             if policy.missing == "default" and (code := value_of(task.command, "customer.missing_code")):
                 return await default_customer(self._matcher, code)
             if policy.missing != "create":
@@ -119,10 +118,12 @@ class Debtors:
                 raise _deleted(link.external_id)
         return await self.create(task, facet)
 
-    async def _link(self, source: ObjectRef, facet: str | None, record: RawRecord, number: str | None) -> str:
+    async def _link(
+        self, source: ObjectRef, facet: str | None, currency: str | None, record: RawRecord, number: str | None
+    ) -> str:
         connection = self._state.connection
         change = link_changes(connection, "customer", source, facet, record.id, number, LinkedBy.MATCH)
-        peer = peer_link(connection, "customer", source, record.id, self._target.clock.now())
+        peer = peer_link(connection, "customer", source, record.id, currency, self._target.clock.now())
         is_only = self._state.active_link_to("customer", record.id, source.connection) is None
         await self._target.ledger.commit(Entry(state=self._state, changes=[change], outgoing=[peer] if is_only else []))
         return record.id

@@ -70,7 +70,7 @@ class Documents:
 
     async def _create(self, task: Task, document: Document, ids: Mapping[str, str]) -> Settlement:
         done = await self._maker.write(self._maker.create(task, ids), task.raw)
-        made = self._maker.made(task.entity, task.source, None, done)
+        made = self._maker.made(task.entity, task.source, None, None, done)
         if made.gone:
             end = gone(done.external_id)
             end.changes = made.changes
@@ -109,7 +109,7 @@ class Documents:
                 )
             connection = self._state.connection
             link = link_changes(connection, task.entity, task.source, None, found.record.id, found.number, LinkedBy.MATCH)
-            peer = peer_link(connection, task.entity, task.source, found.record.id, self._target.clock.now())
+            peer = peer_link(connection, task.entity, task.source, found.record.id, None, self._target.clock.now())
             return Settlement(
                 standing=Standing.WRITTEN,
                 outcome=Outcome.SKIPPED,

@@ -61,14 +61,14 @@ class Maker:
             done.result = msgspec.structs.replace(done.result, record=record, as_sent=False)
         return done
 
-    def made(self, entity: str, source: ObjectRef, facet: str | None, done: Done) -> Made:
-        """Everything a create makes true."""
+    def made(self, entity: str, source: ObjectRef, facet: str | None, currency: str | None, done: Done) -> Made:
+        """Everything a create makes true; `currency` is the source object's."""
         key, link = self._link(entity, source, facet, done.external_id, done.result.number, done.generation)
         if done.result.record is not None and done.result.record.deleted:
             assert link is not None and link.link is not None
             retired = msgspec.structs.replace(link, link=msgspec.structs.replace(link.link, state=LinkState.RETIRED))
             return Made(changes=[done.closing, (key, retired)], outgoing=[], gone=True)
-        peer = peer_link(self._target.state.connection, entity, source, done.external_id, self._target.clock.now())
+        peer = peer_link(self._target.state.connection, entity, source, done.external_id, currency, self._target.clock.now())
         return Made(changes=[done.closing, (key, link), *self.object_changes(entity, source, done, None)], outgoing=[peer])
 
     async def commit(self, made: Made) -> None:

@@ -98,7 +98,7 @@ class Masters:
     async def _create_and_link(self, task: Task) -> Settlement:
         """The link is durable before the command settles: whatever fails later, nothing is created again."""
         done = await self._maker.write(self._maker.create(task, self._categories(task)), task.raw)
-        made = self._maker.made(task.entity, task.source, task.facet, done)
+        made = self._maker.made(task.entity, task.source, task.facet, task.currency, done)
         await self._maker.commit(made)
         if made.gone:
             return gone(done.external_id)
@@ -122,7 +122,7 @@ class Masters:
             )
         connection = self._state.connection
         change = link_changes(connection, task.entity, task.source, task.facet, record.id, number, LinkedBy.MATCH)
-        peer = peer_link(connection, task.entity, task.source, record.id, self._target.clock.now())
+        peer = peer_link(connection, task.entity, task.source, record.id, task.currency, self._target.clock.now())
         await self._target.ledger.commit(Entry(state=self._state, changes=[change], outgoing=[peer]))
         link = self._state.link(task.entity, task.source, task.facet)
         assert link is not None

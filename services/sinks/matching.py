@@ -19,10 +19,11 @@ DEFAULT_MATCH = {"customer": ("email+kind",), "product": ("sku",), "product_cate
 class Matcher:
     """Finds candidates of one account."""
 
-    def __init__(self, connector: Connector, state: AccountState, hasher: Hasher) -> None:
+    def __init__(self, connector: Connector, state: AccountState, hasher: Hasher, home_currency: str | None) -> None:
         self._connector = connector
         self._state = state
         self._hasher = hasher
+        self._home_currency = home_currency
 
     async def customer(self, party: Matchable, methods: Sequence[str], facet: str | None) -> Found | None:
         """The customer meant by a party, whole and active; None when there is none. Raises AmbiguousMatch."""
@@ -106,7 +107,7 @@ class Matcher:
             if record is None or record.deleted:
                 continue
             document = self._connector.to_canonical(record)
-            if getattr(document, "active", True) and self._has_facet(document, facet):
+            if getattr(document, "active", True) and self._has_facet(entity, document, facet):
                 confirmed.append(Found(record=record, number=getattr(document, "number", None)))
         return confirmed
 
@@ -119,7 +120,7 @@ class Matcher:
         kinds = {}
         for found in unique.values():
             document = self._connector.to_canonical(found.record)
-            if isinstance(document, canon.Customer) and self._has_facet(document, facet):
+            if isinstance(document, canon.Customer) and self._has_facet("customer", document, facet):
                 kinds[found.record.id] = document.kind
                 fitting.append(found)
         if method != "email+kind" or party.kind is CustomerKind.UNKNOWN:
@@ -139,9 +140,11 @@ class Matcher:
             return [Match(number=number)]
         return []
 
-    @staticmethod
-    def _has_facet(document: object, facet: str | None) -> bool:
-        return facet is None or getattr(document, "currency", None) in (None, facet)
+    def _has_facet(self, entity: str, document: object, facet: str | None) -> bool:
+        """Where objects have one currency each, that of the facet, or the account's own where there is none."""
+        facts = self._connector.manifest.writes.get(entity)
+        wanted = facet or self._home_currency
+        return facts is None or facts.facet != "currency" or not wanted or getattr(document, "currency", None) in (None, wanted)
 
     @staticmethod
     def _one(found: Sequence[Found], what: str) -> Found | None:

@@ -171,7 +171,9 @@ def link_changes(
     return link_key(connection, entity, source, facet), StateRecord(connection=connection, link=link)
 
 
-def peer_link(connection: str, entity: str, source: ObjectRef, external_id: str, made_at: datetime) -> Published:
+def peer_link(
+    connection: str, entity: str, source: ObjectRef, external_id: str, currency: str | None, made_at: datetime
+) -> Published:
     """Tells the peer account of the link, on its own outbound, in the same transaction."""
     command = Command(
         kind=CommandKind.LINK,
@@ -179,6 +181,7 @@ def peer_link(connection: str, entity: str, source: ObjectRef, external_id: str,
         source=ObjectRef(connection=connection, entity=entity, id=external_id),
         target_entity=source.entity,
         target_id=source.id,
+        currency=currency,
         made_at=made_at,
     )
     return topics.outbound(source.connection), 0, topics.event_key(connection, entity, external_id), command

@@ -44,6 +44,11 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     codec: Codec
     locks: KeyLocks
 
+    def facet(self, entity: str, currency: str | None) -> str | None:
+        """The facet of a link to an object of this account, by the currency of the source's object."""
+        facts = self.connector.manifest.writes.get(entity)
+        return facet_of(facts, currency, self.account.currency) if facts is not None else None
+
     def is_open(self, entity: str, source: ObjectRef, facet: str | None) -> bool:
         """Whether a write of this object has begun and not ended."""
         intent = self.state.intent(entity, source, facet)
@@ -63,6 +68,11 @@ class Task(msgspec.Struct, kw_only=True):
     echo_fields: frozenset[str]
     facet: str | None
 
+    @property
+    def currency(self) -> str | None:
+        """Currency of the source's object."""
+        return getattr(self.document, "currency", None)
+
 
 def open_task(target: Target, command: Command, raw: bytes) -> Task:
     """Opens a WRITE command. Raises MappingError for one that this account cannot be asked."""
@@ -75,7 +85,7 @@ def open_task(target: Target, command: Command, raw: bytes) -> Task:
         raise MappingError(f"{manifest.name} cannot take a {entity}", hint="remove the flow")
     event = target.codec.decode(topics.canonical(source.entity), command.event)
     document = event.after if event.after is None else with_values(target.privacy.open(event.after), command.resolved)
-    currency = getattr(document, "currency", None) if document is not None else None
+    currency = getattr(document, "currency", None)
     return Task(
         command=command,
         raw=raw,
@@ -85,5 +95,5 @@ def open_task(target: Target, command: Command, raw: bytes) -> Task:
         policy=decode_policy(command.policy or b"{}"),
         document=document,
         echo_fields=frozenset(event.meta.echo_fields),
-        facet=None if entity in topics.DOCUMENTS else facet_of(facts, currency, target.account.currency),
+        facet=None if entity in topics.DOCUMENTS else target.facet(entity, currency),
     )
