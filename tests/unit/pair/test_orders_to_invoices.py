@@ -263,6 +263,20 @@ async def test_one_quickbooks_customer_per_currency(make: Make) -> None:
     assert {facet: link.external_id for facet, link in links.items() if link} == {None: euro[0]["Id"], "SEK": kronor[0]["Id"]}
 
 
+@pytest.mark.parametrize("flows", [changed(SUFFIX), only_orders(SUFFIX)], ids=["linked by the customer flow", "matched"])
+async def test_a_customer_of_another_currency_is_not_taken_for_this_one(make: Make, flows: str) -> None:
+    pair = make(flows)
+    kronor = pair.qbo_customer("Van Dijk B.V.", email=EMAIL, CurrencyRef={"value": "SEK"})
+    account = buyer(pair)
+    await pair.run()
+    order = await delivered(pair, account)
+    (sale,) = sales(pair)
+    assert (sale["currency"], sale["customer_id"] != kronor["value"]) == ("EUR", True)
+    assert pair.standing(INVOICES, order).outcome is Outcome.CREATED
+    await delivered(pair, account, Currency="SEK")
+    assert [sale["customer_id"] for sale in sales(pair) if sale["currency"] == "SEK"] == [kronor["value"]]
+
+
 # --- amounts ---
 
 
