@@ -1,12 +1,18 @@
-"""Makes the calls of a write, and finds out what an unclear one made."""
+"""Makes the calls of a write, and finds out what an unclear one made.
 
-from collections.abc import AsyncIterator, Mapping
+Once QuickBooks took a call, nothing may make it look turned away: an answer without a key is an unclear end, and what cannot be
+joined to the answered object leaves the step without a record, never without its id.
+"""
+
+import logging
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 
 import msgspec
 
 from bus.core.clock import Clock
-from bus.core.errors import MappingError, WriteRejected
+from bus.core.errors import BusError, MappingError, Unavailable, WriteRejected
 from bus.core.identity import match_sku
 from bus.kit.connector import RawRecord, Step, StepResult, Write
 from connectors.quickbooks import plans
@@ -23,6 +29,8 @@ from connectors.quickbooks.reading import CACHED, record_of
 from connectors.quickbooks.references import References
 from schemas import canon
 
+log = logging.getLogger(__name__)
+
 SALES = ("Invoice", "SalesReceipt", "Estimate")
 """Where a document of ours may be, whatever type it was meant to have."""
 REPLAY_S = 60
@@ -36,6 +44,15 @@ class _Noted(shapes.Vendor, frozen=True, kw_only=True):
 
 class _Dated(shapes.Vendor, frozen=True, kw_only=True):
     meta_data: shapes.MetaData | None = None
+
+
+@contextmanager
+def behind_a_write(entity: str) -> Iterator[None]:
+    """What fails behind a call that was taken ends as Unavailable: the object may exist. The cause is named without its text."""
+    try:
+        yield
+    except BusError as error:
+        raise Unavailable(f"{entity}: the write was answered, and what followed failed: {type(error).__name__}") from error
 
 
 class Writer:
@@ -61,7 +78,8 @@ class Writer:
             raw = await self._api.post(entity, body, request_id=write.key)
         except WriteRejected as refusal:
             return await self._refused(write, entity, body, refusal)
-        return await self._made(entity, raw, lookups.left_out, started)
+        with behind_a_write(entity):
+            return await self._made(entity, raw, lookups.left_out, started)
 
     async def search(self, write: Write, step: Step, done: Mapping[str, StepResult]) -> StepResult | None:
         """What an unclear step made: a picture by its name, a document by customer, date and the marker in its private note."""
@@ -95,11 +113,12 @@ class Writer:
         raw = known.raw if known else await self._api.get(entity, object_id)
         if raw is None:
             raise WriteRejected(f"{entity} {object_id} does not exist any more", hint="link it by hand to what replaced it")
-        if body:
-            version = record_of(entity, raw).version
-            raw = await self._api.post(entity, {"Id": object_id, "SyncToken": version, "sparse": True, **body})
-        found = await self._result(entity, raw, left_out)
-        return found if body else msgspec.structs.replace(found, replayed=True)
+        if not body:
+            return msgspec.structs.replace(await self._result(entity, raw, left_out), replayed=True)
+        version = record_of(entity, raw).version
+        raw = await self._api.post(entity, {"Id": object_id, "SyncToken": version, "sparse": True, **body})
+        with behind_a_write(entity):
+            return await self._result(entity, raw, left_out)
 
     async def _made(self, entity: str, raw: bytes, left_out: Mapping[str, str], started: datetime) -> StepResult:
         """A created object. An answer older than its call is an earlier call's: the object may be gone by now."""
@@ -114,20 +133,29 @@ class Writer:
         return msgspec.structs.replace(found, replayed=True, record=gone, detail={**found.detail, "deleted": "true"})
 
     async def _result(self, entity: str, raw: bytes, left_out: Mapping[str, str] | None = None) -> StepResult:
-        """The answered object, whole: QuickBooks answers every member, so nothing is read back."""
+        """The answered object, whole: QuickBooks answers every member, so nothing is read back. Raises ApiChanged without a key."""
         record = record_of(entity, raw)
         if entity in CACHED:
             self._references.remember(f"{entity}:{record.id}", raw)
-        whole = (await self._references.joined([record]))[0]
+        whole = await self._whole(record)
         number = decode(raw, _Numbered, entity).doc_number
         detail = {"left_out": ", ".join(f"{path}={name}" for path, name in sorted(left_out.items()))} if left_out else {}
         return StepResult(
             external_id=record.id,
             number=number,
             detail=detail,
-            record=whole if isinstance(whole, RawRecord) else None,
+            record=whole,
             as_sent=True,
         )
+
+    async def _whole(self, record: RawRecord) -> RawRecord | None:
+        """With what it refers to; None when that cannot be read: the object is there, whatever became of the look around it."""
+        try:
+            (whole,) = await self._references.joined([record])
+        except BusError as error:
+            log.info("%s %s was written; joining its references failed: %s", record.entity, record.id, type(error).__name__)
+            return None
+        return whole if isinstance(whole, RawRecord) else None
 
     # --- refusals --------------------------------------------------------------------------------------------------------------
 
@@ -172,7 +200,8 @@ class Writer:
         name, image = picture
         content, media_type = write.pictures[image.sha256 or ""], image.media_type or ""
         raw = await self._api.upload(name, content, media_type, _item_id(write, done), request_id=write.key)
-        return StepResult(external_id=decode(raw, shapes.Attachable, "Attachable").id)
+        with behind_a_write("Attachable"):
+            return StepResult(external_id=decode(raw, shapes.Attachable, "Attachable").id)
 
     async def _attached(self, write: Write, step: Step, done: Mapping[str, StepResult]) -> StepResult | None:
         """The picture, if it is with the item already."""

@@ -39,26 +39,9 @@ WAIVERS: dict[tuple[str, str], str] = {
 }
 """(system, check) → why there is nothing to check. The check itself must find so."""
 DEFECTS: dict[tuple[str, str], str] = {
-    ("exact_online", "a_failing_read_back_leaves_a_write_unclear"): (
-        "writing.py `_read_back` (and `_order`, `_address`, `_price`): a StreamError of a read behind the POST leaves `perform`; "
-        "sinks take it for a call that was turned away and create again"
-    ),
-    ("quickbooks", "a_failing_read_back_leaves_a_write_unclear"): (
-        "writing.py `_result`: a StreamError of joining references behind the POST leaves `perform`; only `requestid` saves it"
-    ),
-    ("exact_online", "a_write_answered_by_another_shape_is_unclear"): (
-        "odata.py `post`: a create answered by JSON of another shape raises ApiChanged instead of Unavailable: it is made again"
-    ),
-    ("exact_online", "a_write_answered_without_a_key_is_unclear"): "writing.py `_account` and others: KeyError: 'ID'",
-    ("quickbooks", "a_write_answered_without_a_key_is_unclear"): (
-        "reading.py `record_of` behind the POST raises ApiChanged: api.py `_surely` guards the unwrapping only"
-    ),
     ("exact_online", "a_status_of_a_write_ends_in_its_class"): (
         "odata.py `_words` catches ApiChanged, but `Answer.json` of a write raises Unavailable: every 400, 401, 403, 404 and 429 "
         "without a JSON body (429 never has one) is an unclear end"
-    ),
-    ("exact_online", "a_word_for_an_amount_stops_its_record_only"): (
-        "reading.py `_read` decodes whole orders outside of `complete`: a MappingError of one leaves `read` and ends the poller"
     ),
     ("exact_online", "a_date_without_zone_stops_its_record_only"): (
         "wholes.py `_record` reads Modified: a MappingError of one row leaves `read` and ends the poller"
@@ -67,16 +50,12 @@ DEFECTS: dict[tuple[str, str], str] = {
         "mapping/order.py `_line` takes doubles as they come (0.30000000000000004): the encoder refuses the whole order, where "
         "the currency's digits were meant"
     ),
-    ("exact_online", "a_null_key_stops_the_stream"): (
-        "reading.py `_first` files rows under `row['ID']` unseen: a null makes a record whose id is None"
-    ),
     ("exact_online", "a_required_value_is_asked_for"): (
         "mapping/order.py `_to_line` leaves VATCode out where none was resolved: Exact books its own default"
     ),
     ("exact_online", "undeclared_actions_are_refused"): (
         "writing.py `plan` plans a deactivate for `delete`, and one for sales orders, which the manifest does not declare"
     ),
-    ("exact_online", "a_position_of_another_shape_is_invalid"): "reading.py `_checked`: KeyError instead of CursorInvalid",
     ("exact_online", "an_undeclared_stream_is_refused"): "reading.py `_first`: KeyError instead of ManifestError",
     ("exact_online", "a_create_costs_at_most_what_is_declared"): (
         "manifest.toml `calls_per_create`: customer 6, spent 14 (contact and delivery address); product 4, spent 8; "
