@@ -75,6 +75,10 @@ class Exercise:
     """Makes new objects invisible to searches for some seconds, where the vendor is known to do so."""
     lag_s: float = 0
     """As long as that is known to last."""
+    config: dict[str, Any] = field(default_factory=dict)
+    """What an operator adds to the connection's configuration."""
+    variants: tuple[dict[str, Any], ...] = ()
+    """Further configurations, under which other steps are planned."""
 
 
 class Sleeper:
@@ -145,11 +149,13 @@ class ContractAccount:
             transport=self.wire,
             sleep=sleep,
         )
-        config = self.loaded.config_class.model_validate(info["config"])
-        self.connector = self.loaded.connector_class(
-            Context(connection="contract", config=config, client=self.client, clock=self.clock)
-        )
+        self.connector = self.configured({})
         return self
+
+    def configured(self, variant: dict[str, Any]) -> Connector:
+        """The connector of the account under a variant of its configuration."""
+        config = self.loaded.config_class.model_validate({**self.process.info["config"], **self.exercise.config, **variant})
+        return self.loaded.connector_class(Context(connection="contract", config=config, client=self.client, clock=self.clock))
 
     async def close(self) -> None:
         await self.connector.aclose()

@@ -172,11 +172,11 @@ def overlong(document: Any, path: str, text: str) -> Any:
 # --- plans -------------------------------------------------------------------------------------------------------------------
 
 
-async def plans_of(account: ContractAccount) -> dict[str, dict[str, list[Step]]]:
+async def plans_of(account: ContractAccount, source_id: str = "N1") -> dict[str, dict[str, list[Step]]]:
     """Every declared entity and action, planned."""
     plans: dict[str, dict[str, list[Step]]] = {}
     for entity, writes in account.manifest.writes.items():
-        write = await account.creation(entity)
+        write = await account.creation(entity, source_id)
         plans[entity] = {"create": list(account.connector.plan(write))}
         made = await account.perform(write)
         known, document = await account.whole_of(entity, made)
@@ -194,12 +194,24 @@ async def check_exactly_one_step_is_primary(account: ContractAccount) -> None:
             assert len({step.name for step in steps}) == len(steps), f"{action} {entity}: results are kept by step name"
 
 
+async def planned_steps(account: ContractAccount, source_id: str) -> dict[str, dict[str, Step]]:
+    """Entity → every step of any of its plans, by name."""
+    plans = await plans_of(account, source_id)
+    return {entity: {step.name: step for steps in actions.values() for step in steps} for entity, actions in plans.items()}
+
+
 async def check_steps_are_those_declared(account: ContractAccount) -> None:
-    for entity, actions in (await plans_of(account)).items():
+    planned = await planned_steps(account, "P0")
+    for number, variant in enumerate(account.exercise.variants):
+        account.connector = account.configured({})
+        plain = await planned_steps(account, f"P{number}-plain")
+        account.connector = account.configured(variant)
+        for entity, steps in (await planned_steps(account, f"P{number}-other")).items():
+            planned[entity] |= {name: step for name, step in steps.items() if name not in plain[entity]}
+    for entity, steps in planned.items():
         declared = {facts.name: facts for facts in account.manifest.writes[entity].steps}
-        planned = {step.name: step for steps in actions.values() for step in steps}
-        assert set(planned) == set(declared), f"{entity}: the manifest names other steps"
-        for name, step in planned.items():
+        assert set(steps) == set(declared), f"{entity}: the manifest names other steps"
+        for name, step in steps.items():
             facts = declared[name]
             assert facts.idempotency == str(step.idempotency), f"{entity} {name}: the manifest says otherwise"
             assert facts.natural_key or step.idempotency not in FOUND_AGAIN, f"{entity} {name}: found again by what?"

@@ -74,6 +74,8 @@ EXERCISES = {
         pages_rows=250,
         lag=late,
         lag_s=179,
+        config={"order_charges": {"SHIPPING": "VERZEND"}},
+        variants=({"code_range": (500_000, 599_999), "order_number_range": (500_000, 599_999)},),
     ),
     "quickbooks": Exercise(
         document="sales_invoice",
