@@ -90,7 +90,8 @@ class ExactOnlineConnector:
         )
 
     def read(self, stream: str, position: Position | None) -> AsyncIterator[Page]:
-        """One poll of a stream."""
+        """One poll of a stream. Raises ManifestError for one that is not declared."""
+        self.manifest.stream(stream)
         return self._reader.read(stream, position)
 
     async def complete(self, records: Sequence[RawRecord]) -> Sequence[RawRecord | Exception]:

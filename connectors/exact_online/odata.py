@@ -162,9 +162,9 @@ def _without(words: str, body: Any) -> str:
 
 
 def _words(answer: Answer) -> str | None:
-    """The vendor's own words, None where there is no envelope."""
+    """The vendor's own words, None where there is no envelope. A refusal that cannot be read is one all the same."""
     try:
         value = answer.json()["error"]["message"]["value"]
-    except (ApiChanged, KeyError, TypeError):
+    except (ApiChanged, Unavailable, KeyError, TypeError):
         return None
     return str(value)[:WORDS_MAX]

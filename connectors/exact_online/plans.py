@@ -29,7 +29,11 @@ def steps_of(write: Write, config: Any) -> Sequence[Step]:
     """The ordered calls of a write. Raises MappingError when a value has no place or a mandatory one is missing."""
     if write.entity not in SETS:
         raise MappingError(f"Exact Online cannot take a {write.entity}", hint="see `bus connectors show exact_online`")
-    if write.action in ("deactivate", "delete"):
+    if write.action == "delete":
+        raise MappingError(
+            f"the bus does not delete a {write.entity} in Exact", hint="set on_delete: deactivate, or ignore, in the flow"
+        )
+    if write.action == "deactivate":
         if write.entity == "sales_order":
             raise MappingError("an Exact order is written once and never changed", hint="set on_delete: ignore in the flow")
         return [Step(name="deactivate", idempotency=REPEATABLE, primary=True)]

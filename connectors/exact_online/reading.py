@@ -16,7 +16,7 @@ from bus.core.clock import Clock
 from bus.core.errors import CursorInvalid, MappingError, RecordError
 from bus.kit.connector import Page, Position, RawRecord
 from connectors.exact_online.feeds import FEEDS, LOG, SELECTS, Cursor, Feed, Mark, Place, place_of
-from connectors.exact_online.mapping import shapes
+from connectors.exact_online.mapping.doubles import order_of
 from connectors.exact_online.mapping.order import is_whole
 from connectors.exact_online.mapping.values import ZONE, day
 from connectors.exact_online.odata import OData, any_of, key_of, stamp_of
@@ -255,7 +255,7 @@ def incomplete(record: RawRecord) -> RecordError | None:
     if record.entity != "sales_order":
         return None
     try:
-        if is_whole(shapes.decoded(record.raw, shapes.WholeOrder, "SalesOrder")):
+        if is_whole(order_of(record.raw)):
             return None
     except MappingError:
         return None

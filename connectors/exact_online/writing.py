@@ -18,6 +18,7 @@ from connectors.exact_online import plans
 from connectors.exact_online.mapping import customer as customers
 from connectors.exact_online.mapping import product as products
 from connectors.exact_online.mapping import shapes
+from connectors.exact_online.mapping.doubles import order_of
 from connectors.exact_online.mapping.order import is_whole
 from connectors.exact_online.mapping.values import code, day, padded
 from connectors.exact_online.odata import OData, guid, key_of, text
@@ -339,14 +340,14 @@ def _number(record: RawRecord) -> str | None:
     if record.entity == "customer":
         return code(shapes.decoded(record.raw, shapes.WholeAccount, "Account").Account.Code)
     if record.entity == "sales_order":
-        return str(shapes.decoded(record.raw, shapes.WholeOrder, "SalesOrder").Order.OrderNumber)
+        return str(order_of(record.raw).Order.OrderNumber)
     return None
 
 
 def _stands(record: RawRecord, sent: Mapping[str, Any]) -> bool:
     """Whether each sent member reads back as sent, blanks of padded codes aside; an order, whether its lines are there."""
     if record.entity == "sales_order":
-        return is_whole(shapes.decoded(record.raw, shapes.WholeOrder, "SalesOrder"))
+        return is_whole(order_of(record.raw))
     whole = msgspec.json.decode(record.raw)
     row = whole.get("Account") or whole.get("Item") or {}
     for name, value in sent.items():

@@ -133,7 +133,7 @@ class Writer:
         return msgspec.structs.replace(found, replayed=True, record=gone, detail={**found.detail, "deleted": "true"})
 
     async def _result(self, entity: str, raw: bytes, left_out: Mapping[str, str] | None = None) -> StepResult:
-        """The answered object, whole: QuickBooks answers every member, so nothing is read back. Raises ApiChanged without a key."""
+        """The answered object, whole: nothing is read back. Raises ApiChanged when it has no key."""
         record = record_of(entity, raw)
         if entity in CACHED:
             self._references.remember(f"{entity}:{record.id}", raw)

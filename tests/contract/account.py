@@ -149,10 +149,10 @@ class ContractAccount:
             transport=self.wire,
             sleep=sleep,
         )
-        self.connector = self.configured({})
+        self.connector = self.connector_of({})
         return self
 
-    def configured(self, variant: dict[str, Any]) -> Connector:
+    def connector_of(self, variant: dict[str, Any]) -> Connector:
         """The connector of the account under a variant of its configuration."""
         config = self.loaded.config_class.model_validate({**self.process.info["config"], **self.exercise.config, **variant})
         return self.loaded.connector_class(Context(connection="contract", config=config, client=self.client, clock=self.clock))

@@ -203,9 +203,9 @@ async def planned_steps(account: ContractAccount, source_id: str) -> dict[str, d
 async def check_steps_are_those_declared(account: ContractAccount) -> None:
     planned = await planned_steps(account, "P0")
     for number, variant in enumerate(account.exercise.variants):
-        account.connector = account.configured({})
+        account.connector = account.connector_of({})
         plain = await planned_steps(account, f"P{number}-plain")
-        account.connector = account.configured(variant)
+        account.connector = account.connector_of(variant)
         for entity, steps in (await planned_steps(account, f"P{number}-other")).items():
             planned[entity] |= {name: step for name, step in steps.items() if name not in plain[entity]}
     for entity, steps in planned.items():

@@ -39,24 +39,6 @@ WAIVERS: dict[tuple[str, str], str] = {
 }
 """(system, check) → why there is nothing to check. The check itself must find so."""
 DEFECTS: dict[tuple[str, str], str] = {
-    ("exact_online", "a_status_of_a_write_ends_in_its_class"): (
-        "odata.py `_words` catches ApiChanged, but `Answer.json` of a write raises Unavailable: every 400, 401, 403, 404 and 429 "
-        "without a JSON body (429 never has one) is an unclear end"
-    ),
-    ("exact_online", "a_date_without_zone_stops_its_record_only"): (
-        "wholes.py `_record` reads Modified: a MappingError of one row leaves `read` and ends the poller"
-    ),
-    ("exact_online", "an_inexact_amount_stops_its_record_only"): (
-        "mapping/order.py `_line` takes doubles as they come (0.30000000000000004): the encoder refuses the whole order, where "
-        "the currency's digits were meant"
-    ),
-    ("exact_online", "a_required_value_is_asked_for"): (
-        "mapping/order.py `_to_line` leaves VATCode out where none was resolved: Exact books its own default"
-    ),
-    ("exact_online", "undeclared_actions_are_refused"): (
-        "writing.py `plan` plans a deactivate for `delete`, and one for sales orders, which the manifest does not declare"
-    ),
-    ("exact_online", "an_undeclared_stream_is_refused"): "reading.py `_first`: KeyError instead of ManifestError",
     ("exact_online", "a_create_costs_at_most_what_is_declared"): (
         "manifest.toml `calls_per_create`: customer 6, spent 14 (contact and delivery address); product 4, spent 8; "
         "sales_order 3, spent 10 (delivery address)"

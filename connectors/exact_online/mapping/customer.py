@@ -10,7 +10,7 @@ from typing import Any
 from bus.core.errors import MappingError
 from bus.core.identity import clean, match_vat
 from connectors.exact_online.mapping import shapes
-from connectors.exact_online.mapping.values import code, day, percent
+from connectors.exact_online.mapping.values import code, day, instant, percent
 from schemas import canon
 from schemas.canon import AddressType, CustomerKind
 
@@ -22,7 +22,9 @@ ADDRESS_FIELDS = ("AddressLine1", "AddressLine2", "AddressLine3", "Postcode", "C
 
 def customer_from_vendor(raw: bytes) -> canon.Customer:
     """A whole account."""
-    return customer_of(shapes.decoded(raw, shapes.WholeAccount, "Account"))
+    whole = shapes.decoded(raw, shapes.WholeAccount, "Account")
+    instant(whole.Account.Modified)  # a time nobody can place stops the record
+    return customer_of(whole)
 
 
 def customer_of(whole: shapes.WholeAccount) -> canon.Customer:

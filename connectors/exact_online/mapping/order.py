@@ -10,7 +10,8 @@ from bus.core.identity import clean
 from bus.core.money import CENT, EXACT, allot, rounded
 from connectors.exact_online.mapping import shapes
 from connectors.exact_online.mapping.customer import address_of, customer_of
-from connectors.exact_online.mapping.values import INCLUDING, code, day, percent
+from connectors.exact_online.mapping.doubles import order_of
+from connectors.exact_online.mapping.values import INCLUDING, code, day, instant, percent
 from schemas import canon
 from schemas.canon import (
     AddressType,
@@ -34,9 +35,10 @@ HALF_CENT = CENT / 2
 
 def order_from_vendor(raw: bytes) -> canon.SalesOrder:
     """A whole order."""
-    whole = shapes.decoded(raw, shapes.WholeOrder, "SalesOrder")
+    whole = order_of(raw)
     _check_codes(whole)
     order = whole.Order
+    instant(order.Modified)  # a time nobody can place stops the record
     discount = discount_of(whole)
     term = code(order.PaymentCondition)
     return canon.SalesOrder(

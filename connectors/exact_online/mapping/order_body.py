@@ -95,7 +95,7 @@ def _parts(document: Document, asked: Asked) -> list[_Part]:
             incl=incl,
             is_gross=_wants_gross(line.line_id, values, asked),
             quantity=line.quantity or Decimal(1),
-            vat=_code(line.line_id, values),
+            vat=_vat_code(line.line_id, values),
             text=line.name,
             tax=_tax_code(line.taxes),
             kind=ChargeType.SHIPPING if line.line_type is canon.LineType.SHIPPING else ChargeType.OTHER,
@@ -110,7 +110,7 @@ def _parts(document: Document, asked: Asked) -> list[_Part]:
             incl=incl,
             is_gross=_wants_gross(role, values, asked),
             quantity=Decimal(1),
-            vat=_code(role, values),
+            vat=_vat_code(role, values),
             text=charge.reason,
             tax=_tax_code(charge.taxes),
             kind=charge.type,
@@ -135,6 +135,14 @@ def _tax_code(taxes: list[canon.TaxLine]) -> str | None:
 
 def _code(role: str, values: Mapping[str, Resolved]) -> str | None:
     return clean(values[role].value) if role in values else None
+
+
+def _vat_code(role: str, values: Mapping[str, Resolved]) -> str:
+    """Raises MappingError without one: Exact would book a default of its own."""
+    found = _code(role, values)
+    if found is None:
+        raise MappingError(f"{role} has no VAT code", hint="add vat_code under `set` of the flow")
+    return found
 
 
 def _wants_gross(role: str, values: Mapping[str, Resolved], asked: Asked) -> bool:

@@ -11,7 +11,8 @@ from bus.core.errors import MappingError
 from bus.core.identity import clean
 from bus.core.money import EXACT, rounded
 from connectors.exact_online.mapping import shapes
-from connectors.exact_online.mapping.values import INCLUDING, code, day
+from connectors.exact_online.mapping.doubles import item_of
+from connectors.exact_online.mapping.values import INCLUDING, code, day, instant
 from schemas import canon
 from schemas.canon import PriceMode, ProductKind, TextFormat
 from schemas.system import Cause
@@ -26,8 +27,9 @@ FREE_TEXT = tuple(f"FreeTextField_0{number}" for number in range(1, 6))
 
 def product_from_vendor(raw: bytes) -> canon.Product:
     """A whole item. An item without stock is VIRTUAL, one for hours (IsTime) a SERVICE."""
-    whole = shapes.decoded(raw, shapes.WholeItem, "Item")
+    whole = item_of(raw)
     item = whole.Item
+    instant(item.Modified)  # a time nobody can place stops the record
     group = item.ItemGroup
     texts = {name: text for name in FREE_TEXT if (text := clean(getattr(item, name)))}
     parent = texts.get(whole.ParentField or "")

@@ -7,12 +7,15 @@ from zoneinfo import ZoneInfo
 
 from bus.core.errors import MappingError
 from bus.core.identity import clean
+from bus.core.money import rounded
 
 ZONE = ZoneInfo("Europe/Amsterdam")
 """Zone of the hosts nl, be, de, fr and es: recorded answers carry its wall clock."""
 _DATE = re.compile(r"^\\?/Date\((-?\d+)\)\\?/$")
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - naive on purpose: the number is a wall clock
 ACCOUNT_CODE_WIDTH = 18
+PRICE_DIGITS, QUANTITY_DIGITS, FRACTION_DIGITS = 8, 6, 8
+"""Decimals that a unit price, a quantity and a fraction hold."""
 INCLUDING = "I"
 """Type of VAT codes under which prices hold VAT."""
 
@@ -48,7 +51,18 @@ def code(text: str | None) -> str | None:
 
 def percent(fraction: Decimal | None) -> Decimal | None:
     """0.21 → 21."""
-    return (fraction * 100).normalize() + 0 if fraction is not None else None
+    exact = settled(fraction, FRACTION_DIGITS)
+    return (exact * 100).normalize() + 0 if exact is not None else None
+
+
+def settled(value: Decimal | None, digits: int) -> Decimal | None:
+    """A double as the number it means: rounded where it has more decimals, else as it is. Raises MappingError."""
+    if value is None:
+        return None
+    exponent = value.as_tuple().exponent
+    if not isinstance(exponent, int):
+        raise MappingError(f"{value} is no number", hint="the vendor served a value of another type: see the original bytes")
+    return value if -exponent <= digits else rounded(value, Decimal(1).scaleb(-digits)).normalize() + 0
 
 
 def padded(number: str) -> str:
