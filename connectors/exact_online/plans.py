@@ -29,13 +29,13 @@ def steps_of(write: Write, config: Any) -> Sequence[Step]:
     """The ordered calls of a write. Raises MappingError when a value has no place or a mandatory one is missing."""
     if write.entity not in SETS:
         raise MappingError(f"Exact Online cannot take a {write.entity}", hint="see `bus connectors show exact_online`")
+    if write.entity == "sales_order" and write.action != "create":
+        raise MappingError("an Exact order is written once and never changed", hint="set on_delete: ignore in the flow")
     if write.action == "delete":
         raise MappingError(
             f"the bus does not delete a {write.entity} in Exact", hint="set on_delete: deactivate, or ignore, in the flow"
         )
     if write.action == "deactivate":
-        if write.entity == "sales_order":
-            raise MappingError("an Exact order is written once and never changed", hint="set on_delete: ignore in the flow")
         return [Step(name="deactivate", idempotency=REPEATABLE, primary=True)]
     if write.action == "update":
         return _updates(write, config)
@@ -94,9 +94,14 @@ def _product(write: Write, config: Any) -> Sequence[Step]:
         if value := write.value(name):
             body[member] = value
     steps = [Step(name="item", idempotency=CLIENT_ID, key=document.sku, primary=True, body=body)]
-    if (price := products.base_price(document)) is not None:
-        steps.append(Step(name="price", idempotency=SEARCH, body={"Price": price.value, "Currency": price.currency}))
-    return [*steps, *_image(write, config)]
+    return [*steps, *_price(document), *_image(write, config)]
+
+
+def _price(document: canon.Product) -> Sequence[Step]:
+    """The base price, where the source has one."""
+    if (price := products.base_price(document)) is None:
+        return []
+    return [Step(name="price", idempotency=SEARCH, body={"Price": price.value, "Currency": price.currency})]
 
 
 def _image(write: Write, config: Any) -> Sequence[Step]:
@@ -168,13 +173,18 @@ def codes_of(write: Write, reserved: tuple[int, int] | None) -> list[str]:
 
 
 def _updates(write: Write, config: Any) -> Sequence[Step]:
-    fields = write.fields or frozenset()
-    steps = []
-    if isinstance(write.document, canon.Customer):
-        body = customers.account_to_vendor(write.document, fields, defaults_of(write))
-    elif isinstance(write.document, canon.Product):
-        body = products.item_to_vendor(write.document, fields, places_of(config))
-        steps = list(_image(write, config)) if "images" in fields else []
+    """The object itself first, then what lies beside it and may have to be made: each is a step that is searched, never repeated
+    blindly."""
+    fields, document = write.fields or frozenset(), write.document
+    steps: list[Step] = []
+    if isinstance(document, canon.Customer):
+        body = customers.account_to_vendor(document, fields, defaults_of(write))
+        address = customers.delivery_of(customers.plain(document)) if "address.DELIVERY" in fields else None
+        if address is not None:
+            steps.append(Step(name="address", idempotency=SEARCH, body={**address_body(address), "Main": True}))
     else:
-        raise MappingError(f"{write.entity} is written once and never changed", hint="set write: create")
+        assert isinstance(document, canon.Product)
+        body = products.item_to_vendor(document, fields, places_of(config))
+        steps += _price(document) if "prices" in fields else []
+        steps += _image(write, config) if "images" in fields else []
     return [Step(name="update", idempotency=REPEATABLE, primary=True, body=body), *steps]

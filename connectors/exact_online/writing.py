@@ -1,7 +1,7 @@
 """Makes the calls of a write, and finds out what an unclear one made.
 
-A create's answer is thin, so it is read back. Once the create is answered nothing may make it look unsent: a read-back that fails
-leaves the step without a record, never without its id.
+Answers of creates are thin, so the last step of a write reads the object back. Once a call is answered nothing may make it look
+unsent: a read-back that fails leaves the step without a record, never without its id.
 """
 
 import base64
@@ -15,7 +15,6 @@ import msgspec
 from bus.core.errors import BusError, MappingError, WriteRejected
 from bus.kit.connector import RawRecord, Step, StepResult, Write
 from connectors.exact_online import plans
-from connectors.exact_online.mapping import customer as customers
 from connectors.exact_online.mapping import product as products
 from connectors.exact_online.mapping import shapes
 from connectors.exact_online.mapping.doubles import order_of
@@ -44,8 +43,8 @@ class Writing:
         self._config = config
 
     async def perform(self, write: Write, step: Step, done: Done) -> StepResult:
-        """The call of one step, and its read-back where the answer is thin."""
-        return await getattr(self, f"_{step.name}")(write, step, done)  # type: ignore[no-any-return]
+        """The call of one step; the last one shows the object as it then stands."""
+        return await self._shown(write, step, done, await getattr(self, f"_{step.name}")(write, step, done))
 
     async def search(self, write: Write, step: Step, done: Done) -> StepResult | None:
         """What an unclear step may have made."""
@@ -53,14 +52,30 @@ class Writing:
         found = await finder(write, step, done) if finder else None
         if found is None:
             return None
-        result = await self._read_back(write, found, {}) if step.primary else StepResult(external_id=found)
-        return msgspec.structs.replace(result, replayed=True, as_sent=True)
+        result = await self._shown(write, step, done, StepResult(external_id=found, replayed=True))
+        return msgspec.structs.replace(result, as_sent=True)
+
+    async def _shown(self, write: Write, step: Step, done: Done, result: StepResult) -> StepResult:
+        """A step's result: that of the last one with the object as it then stands. One look is enough for all of them, and the
+        day's calls are few."""
+        steps = plans.steps_of(write, self._config)
+        if step.name != steps[-1].name:
+            return result
+        primary = next(item for item in steps if item.primary)
+        made = result if step.primary else done[primary.name]
+        seen = await self._read_back(write, write.external_id or made.external_id, primary.body)
+        return msgspec.structs.replace(
+            seen,
+            external_id=result.external_id,
+            number=result.number or seen.number,
+            replayed=result.replayed and all(earlier.replayed for earlier in done.values()),
+        )
 
     # --- customers ---------------------------------------------------------------------------------------------------------
 
     async def _account(self, write: Write, step: Step, done: Done) -> StepResult:
         created = await self._odata.post("crm/Accounts", await self._account_body(write, step))
-        return await self._read_back(write, created["ID"], step.body)
+        return StepResult(external_id=created["ID"])
 
     async def _account_body(self, write: Write, step: Step) -> dict[str, Any]:
         """With the classification that says what the account is. Raises MappingError when that does not exist."""
@@ -80,11 +95,11 @@ class Writing:
                 created = await self._odata.post("crm/Accounts", {**body, "Code": number})
             except WriteRejected:
                 if (found := await self._find_numbered_account(write, step, done)) is not None:
-                    return msgspec.structs.replace(await self._read_back(write, found, {}), replayed=True)
+                    return StepResult(external_id=found, replayed=True)
                 if not await self._accounts(number):
                     raise
                 continue
-            return await self._read_back(write, created["ID"], step.body)
+            return StepResult(external_id=created["ID"], number=number)
         raise self._range_full("code_range")
 
     async def _find_numbered_account(self, write: Write, step: Step, done: Done) -> str | None:
@@ -111,29 +126,36 @@ class Writing:
     async def _main_contact(self, write: Write, step: Step, done: Done) -> StepResult:
         account, contact = self._owner(write, done), done["contact"].external_id
         await self._odata.put("crm/Accounts", account, {"MainContact": contact})
-        result = await self._read_back(write, account, {})
-        return msgspec.structs.replace(result, external_id=contact)
+        return StepResult(external_id=contact)
 
     async def _address(self, write: Write, step: Step, done: Done) -> StepResult:
-        """A delivery address; one with the same content is used again."""
+        """A delivery address. An account just made has none; else one with the same content is used again, and becomes the main
+        one where the customer moved there: the old one stays, it may stand on orders."""
         account = self._owner(write, done)
-        known = await self._same_address(account, step.body)
-        made = known or (await self._odata.post("crm/Addresses", {**step.body, "Account": account}))["ID"]
-        record = (await self._read_back(write, account, {})).record if write.entity == "customer" else None
-        return StepResult(external_id=made, record=record, replayed=known is not None)
+        known = None if write.entity == "customer" and write.action == "create" else await self._same_address(account, step.body)
+        if known is None:
+            created = await self._odata.post("crm/Addresses", {**step.body, "Account": account})
+            return StepResult(external_id=created["ID"])
+        is_main = bool(known.get("Main")) or not step.body.get("Main")
+        if not is_main:
+            await self._odata.put("crm/Addresses", key_of(known, "ID"), {"Main": True})
+        return StepResult(external_id=key_of(known, "ID"), replayed=is_main)
 
     async def _find_address(self, write: Write, step: Step, done: Done) -> str | None:
-        return await self._same_address(self._owner(write, done), step.body)
+        found = await self._same_address(self._owner(write, done), step.body)
+        return key_of(found, "ID") if found and (found.get("Main") or not step.body.get("Main")) else None
 
     @staticmethod
     def _owner(write: Write, done: Done) -> str:
-        """The account that contacts and addresses belong to: just made, or the order's debtor."""
-        return next((done[name].external_id for name in ACCOUNT_STEPS if name in done), None) or write.ids["customer"]
+        """The account that contacts and addresses belong to: just made, being changed, or the order's debtor."""
+        made = next((done[name].external_id for name in ACCOUNT_STEPS if name in done), None)
+        return made or write.external_id or write.ids["customer"]
 
-    async def _same_address(self, account: str, body: Mapping[str, Any]) -> str | None:
+    async def _same_address(self, account: str, body: Mapping[str, Any]) -> dict[str, Any] | None:
         rows = await self._odata.rows("crm/Addresses", ADDRESS, f"Account eq {guid(account)} and Type eq {DELIVERY_TYPE}")
         wanted = _content(body)
-        return next((key_of(row, "ID") for row in rows if _content(row) == wanted), None)
+        same = [row for row in rows if _content(row) == wanted]
+        return next((row for row in same if row.get("Main")), same[0] if same else None)
 
     # --- products ----------------------------------------------------------------------------------------------------------
 
@@ -154,7 +176,7 @@ class Writing:
             raise WriteRejected(
                 str(refusal), code=refusal.code, existing_id=found, hint="an item with this SKU exists: link it"
             ) from None
-        return await self._read_back(write, created["ID"], step.body)
+        return StepResult(external_id=created["ID"])
 
     async def _group(self, name: str) -> str:
         rows = await self._odata.rows("logistics/ItemGroups", ("ID", "Code"), f"Code eq {text(name)}")
@@ -167,26 +189,38 @@ class Writing:
         return key_of(rows[0], "ID") if rows else None
 
     async def _price(self, write: Write, step: Step, done: Done) -> StepResult:
-        item = done["item"].external_id
-        made = await self._post_price(write, item)
-        return StepResult(external_id=made or item, record=(await self._read_back(write, item, {})).record)
-
-    async def _find_price(self, write: Write, step: Step, done: Done) -> str | None:
-        return await self._price_row(done["item"].external_id, step.body["Currency"])
-
-    async def _post_price(self, write: Write, item: str) -> str | None:
         """The base price, in the mode the item's VAT code wants: the row in force, else a new one from today."""
-        assert isinstance(write.document, canon.Product)
-        rows = await self._odata.rows("logistics/Items", ("ID", "SalesVatCode"), f"ID eq {guid(item)}")
-        body = await self._price_body(write.document, code(rows[0].get("SalesVatCode")) if rows else None)
-        if body is None:
-            return None
+        item = self._item_of(write, done)
+        body = await self._price_in_mode(write, item)
         known = await self._price_row(item, body["Currency"])
         if known is not None:
-            await self._odata.put("logistics/SalesItemPrices", known, {"Price": body["Price"]})
-            return known
+            await self._odata.put("logistics/SalesItemPrices", key_of(known, "ID"), {"Price": body["Price"]})
+            return StepResult(external_id=key_of(known, "ID"))
         begin = {"Item": item, "Quantity": 1, "StartDate": self._references.day(0)}
-        return key_of(await self._odata.post("logistics/SalesItemPrices", {**body, **begin}), "ID")
+        return StepResult(external_id=(await self._odata.post("logistics/SalesItemPrices", {**body, **begin}))["ID"])
+
+    async def _find_price(self, write: Write, step: Step, done: Done) -> str | None:
+        """The row in force, where it holds the price: another price there is an older one, and has to be changed."""
+        item = self._item_of(write, done)
+        body = await self._price_in_mode(write, item)
+        known = await self._price_row(item, body["Currency"])
+        return key_of(known, "ID") if known and Decimal(str(known.get("Price"))) == body["Price"] else None
+
+    async def _price_in_mode(self, write: Write, item: str) -> dict[str, Any]:
+        """What the row of the base price has to hold. The item is asked for its VAT code unless this write gives it."""
+        assert isinstance(write.document, canon.Product)
+        vat_code = write.value("vat_code") if write.action == "create" else None
+        if vat_code is None:
+            rows = await self._odata.rows("logistics/Items", ("ID", "SalesVatCode"), f"ID eq {guid(item)}")
+            vat_code = rows[0].get("SalesVatCode") if rows else None
+        body = await self._price_body(write.document, code(vat_code))
+        assert body is not None, "a plan has the step only for a product with a price"
+        return body
+
+    @staticmethod
+    def _item_of(write: Write, done: Done) -> str:
+        """The item being changed, or just made."""
+        return write.external_id or done["item"].external_id
 
     async def _price_body(self, document: canon.Product, vat_code: str | None) -> dict[str, Any] | None:
         """Raises MappingError for a VAT code the division does not have, and for a price that cannot be put in its mode."""
@@ -196,12 +230,12 @@ class Writing:
         vat = codes.get(vat_code or "")
         return products.price_to_vendor(document, vat.type if vat else None, vat.fraction if vat else None)
 
-    async def _price_row(self, item: str, currency: str) -> str | None:
+    async def _price_row(self, item: str, currency: str) -> dict[str, Any] | None:
         """The base price in force today: of nobody in particular, from the first piece."""
         rows = await self._odata.rows("logistics/SalesItemPrices", PRICE, f"Item eq {guid(item)}")
         today = self._references.today()
         fitting = [
-            (_day(row, "StartDate"), key_of(row, "ID"))
+            row
             for row in rows
             if not row.get("Account")
             and row.get("Currency") == currency
@@ -209,7 +243,7 @@ class Writing:
             and _day(row, "StartDate") <= today
             and (not row.get("EndDate") or _day(row, "EndDate") >= today)
         ]
-        return max(fitting)[1] if fitting else None
+        return max(fitting, key=lambda row: (_day(row, "StartDate"), key_of(row, "ID")), default=None)
 
     async def _image(self, write: Write, step: Step, done: Done) -> StepResult:
         """The picture, over whatever was there: an item holds one. https://start.exactonline.nl/docs/HlpRestAPIResourcesDetails.aspx?name=LogisticsItems"""
@@ -217,9 +251,9 @@ class Writing:
         found = products.picture_of(write.document, write.pictures, self._config.picture_bytes_max)
         if found is None:
             raise MappingError("the picture's bytes are not at hand", hint="nothing to do: it is sent with the next change")
-        item = write.external_id or done["item"].external_id
+        item = self._item_of(write, done)
         await self._odata.put("logistics/Items", item, {"Picture": base64.b64encode(found[1]).decode()})
-        return await self._read_back(write, item, {})
+        return StepResult(external_id=item)
 
     # --- orders ------------------------------------------------------------------------------------------------------------
 
@@ -236,7 +270,7 @@ class Writing:
                 if refusal.code == FOREIGN_DEBTOR:
                     raise
                 if (found := await self._find_numbered_order(write, step, done)) is not None:
-                    return msgspec.structs.replace(await self._read_back(write, found, {}), replayed=True)
+                    return StepResult(external_id=found, replayed=True)
                 if not await self._orders(number):
                     raise
         raise self._range_full("order_number_range")
@@ -261,8 +295,7 @@ class Writing:
                 code=FOREIGN_DEBTOR,
                 existing_id=created["OrderID"],
             )
-        result = await self._read_back(write, created["OrderID"], {})
-        return msgspec.structs.replace(result, number=str(created.get("OrderNumber") or "") or result.number)
+        return StepResult(external_id=created["OrderID"], number=str(created.get("OrderNumber") or "") or None)
 
     async def _find_order(self, write: Write, step: Step, done: Done) -> str | None:
         condition = f"YourRef eq {text(write.reference or '')} and OrderedBy eq {guid(write.ids['customer'])}"
@@ -287,33 +320,15 @@ class Writing:
         fields, body = write.fields or frozenset(), dict(step.body)
         if isinstance(write.document, canon.Product) and "active" in fields:
             body |= {"EndDate": None, "IsSalesItem": True} if write.document.active else {"EndDate": self._references.day(-1)}
-        wrote = bool(body)
         if body:
             await self._odata.put(SETS[write.entity], write.external_id, body)
-        if write.entity == "product" and "prices" in fields:
-            wrote |= await self._post_price(write, write.external_id) is not None
-        if write.entity == "customer" and "address.DELIVERY" in fields:
-            wrote |= await self._new_delivery(write)
-        result = await self._read_back(write, write.external_id, step.body)
-        return msgspec.structs.replace(result, replayed=not wrote)
-
-    async def _new_delivery(self, write: Write) -> bool:
-        """A further delivery address: the old one may stand on orders. Whether one was made."""
-        assert isinstance(write.document, canon.Customer)
-        address = customers.delivery_of(customers.plain(write.document))
-        if address is None:
-            return False
-        body = plans.address_body(address)
-        if await self._same_address(write.external_id or "", body) is not None:
-            return False
-        await self._odata.post("crm/Addresses", {**body, "Account": write.external_id, "Main": True})
-        return True
+        return StepResult(external_id=write.external_id, replayed=not body)
 
     async def _deactivate(self, write: Write, step: Step, done: Done) -> StepResult:
         """An end date in the past: there is no active flag."""
         assert write.external_id is not None
         await self._odata.put(SETS[write.entity], write.external_id, {"EndDate": self._references.day(-1)})
-        return await self._read_back(write, write.external_id, {})
+        return StepResult(external_id=write.external_id)
 
     # --- common --------------------------------------------------------------------------------------------------------------
 

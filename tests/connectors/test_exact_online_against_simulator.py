@@ -277,6 +277,28 @@ async def test_an_update_of_one_field_writes_one_field(make: Make) -> None:
     assert (read.company_name, read.registration_number) == ("Papier en Inkt B.V.", "27123987")
 
 
+async def test_a_customer_who_moves_its_goods_and_moves_them_back_is_read_so(make: Make) -> None:
+    account = await make()
+    made = await account.perform(account.write_of("customer", with_people()))
+    for city in ("Breda", "Rotterdam"):
+        document = with_people()
+        places = [
+            msgspec.structs.replace(place, city=city) if place.type is canon.AddressType.DELIVERY else place
+            for place in document.pii.addresses  # type: ignore[union-attr]
+        ]
+        document = msgspec.structs.replace(document, pii=msgspec.structs.replace(document.pii, addresses=places))  # type: ignore[type-var]
+        write = account.write_of("customer", document)
+        update = msgspec.structs.replace(
+            write, action="update", fields=frozenset({"address.DELIVERY"}), external_id=made.external_id
+        )
+        result = await account.perform(update)
+        read: Any = account.connector.to_canonical(result.record)  # type: ignore[arg-type]
+        assert [place.city for place in read.pii.addresses if place.type is canon.AddressType.DELIVERY] == [city]
+    rows = [row.values for row in account.rows(ADDRESSES)]
+    cities = [row["City"] for row in rows if row.get("Account") == made.external_id and row.get("Type") == 4]
+    assert sorted(cities) == ["Breda", "Rotterdam"]
+
+
 async def test_a_customer_is_switched_off_and_found_inactive(make: Make) -> None:
     account = await make()
     made = await account.create_customer()

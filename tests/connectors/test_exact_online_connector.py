@@ -76,10 +76,12 @@ def sent(division: FakeDivision, path: str, method: str = "POST") -> list[Any]:
 
 
 async def one(division: FakeDivision, write: Write, **config: Any) -> StepResult:
-    """The primary step's result after all steps."""
+    """The primary step's result after all steps, with what the last one shows."""
     connector = connector_of(division, **config)
     done = await perform(connector, write)
-    return next(done[step.name] for step in connector.plan(write) if step.primary)
+    steps = connector.plan(write)
+    made, last = next(done[step.name] for step in steps if step.primary), done[steps[-1].name]
+    return msgspec.structs.replace(made, number=made.number or last.number, record=last.record, as_sent=last.as_sent)
 
 
 # --- account -----------------------------------------------------------------------------------------------------------------
@@ -343,10 +345,46 @@ async def test_a_delivery_address_of_the_same_content_is_used_again(division: Fa
     place = {"Account": guid_of(40), "Type": 4, "AddressLine1": "LOODS  3", "Postcode": "3089JB", "City": "rotterdam"}
     division.put(ADDRESSES, {"ID": guid_of(90), **place, "Country": "NL "})
     await one(division, updating("customer", company(), {"address.DELIVERY"}, guid_of(40)))
+    assert [(call.method, call.key, call.body) for call in division.writes()] == [("PUT", guid_of(90), {"Main": True})]
+    division.calls.clear()
+    again = await perform(connector_of(division), updating("customer", company(), {"address.DELIVERY"}, guid_of(40)))
     assert division.writes() == []
+    assert [result.replayed for result in again.values()] == [True, True]
     division.change(ADDRESSES, guid_of(90), Postcode="3089 JC")
     await one(division, updating("customer", company(), {"address.DELIVERY"}, guid_of(40)))
-    assert [body["Postcode"] for body in sent(division, ADDRESSES)] == ["3089 JB"]
+    assert [(body["Postcode"], body["Main"]) for body in sent(division, ADDRESSES)] == [("3089 JB", True)]
+
+
+@pytest.mark.parametrize("paths", [{"address.DELIVERY"}, {"prices"}])
+async def test_what_an_update_makes_is_searched_and_never_repeated_blindly(division: FakeDivision, paths: set[str]) -> None:
+    write = (
+        updating("product", stool(), paths, guid_of(101))
+        if "prices" in paths
+        else updating("customer", company(), paths, guid_of(40))
+    )
+    connector = connector_of(division)
+    update, step = connector.plan(write)
+    assert step.idempotency is IdempotencyClass.SEARCH
+    done = {update.name: await connector.perform(write, update, {})}
+    assert await connector.search(write, step, done) is None
+    division.override = crashing(division, 1, after=True)
+    with pytest.raises(TransientError):
+        await connector.perform(write, step, done)
+    division.override = None
+    found = await connector.search(write, step, done)
+    assert found is not None
+    assert found.record is not None
+    assert len(division.writes()) == 1
+
+
+async def test_a_price_that_was_not_changed_yet_is_no_find(division: FakeDivision) -> None:
+    price_row(division, 306)
+    connector, write = connector_of(division), updating("product", stool(), {"prices"}, guid_of(101))
+    update, step = connector.plan(write)
+    done = {update.name: await connector.perform(write, update, {})}
+    assert await connector.search(write, step, done) is None
+    await connector.perform(write, step, done)
+    assert (await connector.search(write, step, done)) is not None
 
 
 async def test_switching_off_is_an_end_date_in_the_past(division: FakeDivision) -> None:
@@ -708,9 +746,10 @@ async def test_a_search_for_what_was_never_made_finds_nothing(write: Write, conf
 
 
 async def test_a_search_shows_the_object_whole(division: FakeDivision) -> None:
-    made = await one(division, CUSTOMER)
+    bare = write_of("customer", company(contacts=[], pii=canon.PartyPii()))
+    made = await one(division, bare)
     connector = connector_of(division)
-    result = await connector.search(CUSTOMER, connector.plan(CUSTOMER)[0], {})
+    result = await connector.search(bare, connector.plan(bare)[0], {})
     assert result is not None
     assert (result.external_id, result.replayed, result.number) == (made.external_id, True, made.number)
     assert result.record is not None

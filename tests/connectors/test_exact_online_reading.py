@@ -348,15 +348,16 @@ async def test_an_order_that_cannot_be_read_stops_itself_alone(division: FakeDiv
         connector_of(division).to_canonical(bad)
 
 
-async def test_a_date_nobody_can_read_stops_no_poll(division: FakeDivision) -> None:
+@pytest.mark.parametrize("member", ["Modified", "EndDate"])
+async def test_a_date_nobody_can_read_stops_no_poll(division: FakeDivision, member: str) -> None:
     stream = Stream(division, "product")
     await stream.poll()
-    item(division, 33, Modified="yesterday", EndDate="2026-11-22")
+    item(division, 33, **{member: "yesterday"})
     division.clock.advance(86_400)
     pages = await stream.poll()
     (record,) = [record for page in pages for record in page.records]
     assert record.modified_at is None
-    with pytest.raises(MappingError, match="2026-11-22"):
+    with pytest.raises(MappingError, match="yesterday"):
         stream.connector.to_canonical(record)
 
 

@@ -198,14 +198,15 @@ class ContractAccount:
         )
 
     async def perform(self, write: Write) -> StepResult:
-        """All steps of a write; the primary step's result with the last record."""
+        """All steps of a write; the primary step's result with what the last record shows, as a sink takes it."""
         done: dict[str, StepResult] = {}
         primary = ""
         for step in self.connector.plan(write):
             done[step.name] = await self.connector.perform(write, step, done)
             primary = step.name if step.primary else primary
         last = next((result for result in reversed(done.values()) if result.record is not None), done[primary])
-        return msgspec.structs.replace(done[primary], record=last.record)
+        number = done[primary].number or last.number
+        return msgspec.structs.replace(done[primary], record=last.record, number=number)
 
     async def creation(self, entity: str, source_id: str = "N1") -> Write:
         """A create of any declared entity that needs every step the connector has for it; another object per source id."""
