@@ -6,7 +6,7 @@ unsent: a read-back that fails leaves the step without a record, never without i
 
 import base64
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -94,22 +94,19 @@ class Writing:
             try:
                 created = await self._odata.post("crm/Accounts", {**body, "Code": number})
             except WriteRejected:
-                if (found := await self._find_numbered_account(write, step, done)) is not None:
-                    return StepResult(external_id=found, replayed=True)
-                if not await self._accounts(number):
+                rows = await self._accounts(number)
+                if not rows:
                     raise
+                if (found := _own_account(rows, step)) is not None:
+                    return StepResult(external_id=found, number=number, replayed=True)
                 continue
             return StepResult(external_id=created["ID"], number=number)
         raise self._range_full("code_range")
 
     async def _find_numbered_account(self, write: Write, step: Step, done: Done) -> str | None:
-        """The account under one of our numbers that bears our mark, or, where somebody edited that, our name and address."""
+        """The account under one of our numbers that is ours."""
         rows = [row for number in plans.codes_of(write, self._config.code_range) for row in await self._accounts(number)]
-        for row in rows:
-            same = all((row.get(name) or None) == step.body.get(name) for name in ("Name", "Email"))
-            if row.get("SearchCode") == step.body["SearchCode"] or same:
-                return key_of(row, "ID")
-        return None
+        return _own_account(rows, step)
 
     async def _accounts(self, number: str) -> list[dict[str, Any]]:
         return await self._odata.rows("crm/Accounts", ("ID", "SearchCode", "Name", "Email"), f"Code eq {text(padded(number))}")
@@ -269,10 +266,11 @@ class Writing:
             except WriteRejected as refusal:
                 if refusal.code == FOREIGN_DEBTOR:
                     raise
-                if (found := await self._find_numbered_order(write, step, done)) is not None:
-                    return StepResult(external_id=found, replayed=True)
-                if not await self._orders(number):
+                rows = await self._orders(number)
+                if not rows:
                     raise
+                if (found := _own_order(rows, write)) is not None:
+                    return StepResult(external_id=found, number=number, replayed=True)
         raise self._range_full("order_number_range")
 
     async def _order_body(self, write: Write, done: Done) -> dict[str, Any]:
@@ -303,12 +301,9 @@ class Writing:
         return key_of(rows[0], "OrderID") if rows else None
 
     async def _find_numbered_order(self, write: Write, step: Step, done: Done) -> str | None:
-        """The order under one of our numbers that is our debtor's with our reference."""
-        for number in plans.codes_of(write, self._config.order_number_range):
-            for row in await self._orders(number):
-                if row.get("YourRef") == write.reference and row.get("OrderedBy") == write.ids["customer"]:
-                    return key_of(row, "OrderID")
-        return None
+        """The order under one of our numbers that is ours."""
+        rows = [row for number in plans.codes_of(write, self._config.order_number_range) for row in await self._orders(number)]
+        return _own_order(rows, write)
 
     async def _orders(self, number: str) -> list[dict[str, Any]]:
         return await self._odata.rows("salesorder/SalesOrders", ("OrderID", "YourRef", "OrderedBy"), f"OrderNumber eq {number}")
@@ -348,6 +343,21 @@ class Writing:
         return WriteRejected(
             f"{plans.NUMBERS_TRIED} numbers of {name} are taken by others", hint=f"give config.{name} more room", regenerate=True
         )
+
+
+def _own_account(rows: Iterable[Mapping[str, Any]], step: Step) -> str | None:
+    """The account that bears our mark or, where somebody edited that, our name and address."""
+    for row in rows:
+        same = all((row.get(name) or None) == step.body.get(name) for name in ("Name", "Email"))
+        if row.get("SearchCode") == step.body["SearchCode"] or same:
+            return key_of(row, "ID")
+    return None
+
+
+def _own_order(rows: Iterable[Mapping[str, Any]], write: Write) -> str | None:
+    """The order of our debtor with our reference."""
+    ours = (write.reference, write.ids["customer"])
+    return next((key_of(row, "OrderID") for row in rows if (row.get("YourRef"), row.get("OrderedBy")) == ours), None)
 
 
 def _number(record: RawRecord) -> str | None:

@@ -7,7 +7,7 @@ from bus.kit.connector import Found, Match, RawRecord
 from connectors.quickbooks.api import Api, quoted
 from connectors.quickbooks.mapping import shapes
 from connectors.quickbooks.mapping.document_body import DOC_NUMBER_MAX
-from connectors.quickbooks.mapping.parts import decode, emails_of
+from connectors.quickbooks.mapping.parts import DELETED_SUFFIX, decode, emails_of
 from connectors.quickbooks.mapping.product import CATEGORY
 from connectors.quickbooks.reading import record_of
 from connectors.quickbooks.references import References
@@ -51,7 +51,7 @@ class Finder:
                 if wanted in {match_email(point.value) for point in emails_of(_customer(raw).primary_email_addr)}
             ]
         elif name := match.name or match.number:
-            hits = await self._rows("Customer", f"DisplayName = {quoted(name.strip())}")
+            hits = await self._rows("Customer", _named("DisplayName", name))
         else:
             return []
         return await self._found("Customer", hits)
@@ -61,7 +61,7 @@ class Finder:
             rows = await self._rows("Item", f"Sku = {quoted(match.sku.strip())}")
             hits = [raw for raw in rows if match_sku(_item(raw).sku or "") == match_sku(match.sku)]
         elif match.name:
-            hits = await self._rows("Item", f"Name = {quoted(match.name.strip())}")
+            hits = await self._rows("Item", _named("Name", match.name))
         else:
             return []
         is_category = entity == "product_category"
@@ -93,6 +93,11 @@ class Finder:
 
 class _Active(shapes.Vendor, frozen=True, kw_only=True):
     active: bool = True
+
+
+def _named(member: str, name: str) -> str:
+    """Rows of a name, the inactive ones too: QuickBooks writes behind their names that they are."""
+    return f"{member} IN ({quoted(name.strip())}, {quoted(name.strip() + DELETED_SUFFIX)})"
 
 
 def _is_active(raw: bytes) -> bool:

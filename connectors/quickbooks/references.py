@@ -86,6 +86,8 @@ class References:
             if len(page) < PAGE_SIZE_MAX:
                 break
         self._lists[entity] = (self._clock.now(), rows)
+        for raw in rows:  # what a body names is what the written object refers to
+            self.remember(f"{entity}:{decode(raw, _Id, entity).id}", raw)
         return rows
 
     async def joined(self, records: Sequence[RawRecord]) -> list[RawRecord | Exception]:

@@ -590,7 +590,7 @@ async def test_lists_are_read_once(company: FakeCompany) -> None:
     for number in range(3):
         write = document(source_id=f"o{number}")
         await connector.perform(write, connector.plan(write)[0], {})
-    assert len(company.statements("TaxCode")) == 1 + 1, "the whole list, and the one code the answers refer to"
+    assert len(company.statements("TaxCode")) == 1, "the whole list, which the answers refer to as well"
     assert len([call for call in company.calls if call.path.endswith("/preferences")]) == 1
 
 
@@ -727,7 +727,7 @@ async def test_a_customer_is_found_by_one_address_of_several(company: FakeCompan
 async def test_quotes_are_escaped_by_a_backslash(company: FakeCompany) -> None:
     company.rows["Customer"][0]["DisplayName"] = "O'Neil \\ Sons"
     assert await found(company, "customer", name="O'Neil \\ Sons") == [("61", True)]
-    assert r"DisplayName = 'O\'Neil \\ Sons'" in company.statements("Customer")[0]
+    assert r"DisplayName IN ('O\'Neil \\ Sons', 'O\'Neil \\ Sons (deleted)')" in company.statements("Customer")[0]
 
 
 async def test_a_default_debtor_is_found_by_its_name(company: FakeCompany) -> None:

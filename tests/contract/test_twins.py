@@ -8,7 +8,6 @@ from bus.kit.registry import discover
 from tests.contract import break_answers, break_reading, break_writing
 from tests.contract.asserting import NothingToCheck
 from tests.contract.checks import CHECKS, DEFECTS, WAIVERS, new_account
-from tests.contract.mended import MENDED
 from tests.contract.twins import TWINS, Twin
 
 CAPABILITIES = {
@@ -28,7 +27,7 @@ def cases() -> list[Any]:
         pytest.param(system, check, twin, id=f"{system}-{check}-{twin.__name__}")
         for system in discover()
         for check in CHECKS
-        if (system, check) not in WAIVERS and ((system, check) not in DEFECTS or check in MENDED)
+        if (system, check) not in WAIVERS and (system, check) not in DEFECTS
         for twin in TWINS.get(check, [])
     ]
 
@@ -36,24 +35,11 @@ def cases() -> list[Any]:
 @pytest.mark.parametrize(("system", "check", "twin"), cases())
 async def test_a_broken_twin_is_noticed(system: str, check: str, twin: Twin) -> None:
     account = await new_account(system, check).open()
-    if check in MENDED:
-        MENDED[check](account)
     twin(account)
     try:
         with pytest.raises(AssertionError) as noticed:  # any other exception is a crash of the twin, and no proof
             await CHECKS[check](account)
         assert not isinstance(noticed.value, NothingToCheck), "the twin took away what was to be checked"
-    finally:
-        await account.close()
-
-
-@pytest.mark.parametrize("check", MENDED)
-@pytest.mark.parametrize("system", discover())
-async def test_a_mended_connector_passes(system: str, check: str) -> None:
-    account = await new_account(system, check).open()
-    MENDED[check](account)
-    try:
-        await CHECKS[check](account)
     finally:
         await account.close()
 
@@ -77,8 +63,7 @@ def is_twin(value: object) -> bool:
 def test_every_check_is_proven_for_some_connector() -> None:
     for check in CHECKS:
         proven = [system for system in discover() if (system, check) not in {*WAIVERS, *DEFECTS}]
-        assert proven or check in MENDED, f"{check}: no connector passes it, so nothing shows that it can be passed"
-        assert not (proven and check in MENDED), f"{check}: a connector passes it: the mended one can go"
+        assert proven, f"{check}: no connector passes it, so nothing shows that it can be passed"
 
 
 def test_waivers_and_defects_name_what_exists() -> None:

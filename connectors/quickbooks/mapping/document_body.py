@@ -13,7 +13,8 @@ from schemas import canon
 from schemas.canon import AddressType, LineType, PartyPii, PriceMode
 
 ENTITIES = {"INVOICE": "Invoice", "RECEIPT": "SalesReceipt", "ESTIMATE": "Estimate"}
-DOC_NUMBER_MAX, NOTE_MAX, MEMO_MAX, DESCRIPTION_MAX = 21, 4000, 1000, 4000
+DOC_NUMBER_MAX, REFERENCE_MAX, MEMO_MAX, DESCRIPTION_MAX = 21, 1000, 1000, 4000
+"""Characters. PrivateNote holds 4,000: the marker and a reference always fit, and nothing else goes there."""
 PRICE_DECIMALS = Decimal("0.0000001")
 ONE = Decimal(1)
 Document = canon.SalesOrder | canon.SalesInvoice
@@ -53,7 +54,7 @@ def document_body(asked: Asked, document: Document, names: Names, company: Compa
         "CustomerRef": _customer(asked, entity),
         "TxnDate": document_day(document),
         "DocNumber": _number(asked, company),
-        "PrivateNote": cut(" ".join(part for part in (marker_of(asked.key), asked.reference) if part), NOTE_MAX),
+        "PrivateNote": _note(asked),
         "CustomerMemo": {"value": cut(document.customer_reference, MEMO_MAX)} if document.customer_reference else None,
         "CurrencyRef": _currency(document, company),
         "GlobalTaxCalculation": "TaxInclusive" if inclusive else "TaxExcluded",
@@ -80,6 +81,11 @@ def _number(asked: Asked, company: Company) -> str | None:
     if asked.reference_field != "DocNumber" or company.custom_numbers is False:
         return None
     return fits(asked.reference, DOC_NUMBER_MAX, "reference")
+
+
+def _note(asked: Asked) -> str:
+    """The marker, by which the document is found again, and the reference: neither may be cut. Raises MappingError."""
+    return " ".join(part for part in (marker_of(asked.key), fits(asked.reference, REFERENCE_MAX, "reference")) if part)
 
 
 def _currency(document: Document, company: Company) -> dict[str, str] | None:
