@@ -100,9 +100,9 @@ class OData:
         may have happened is never called refused."""
         answer = await self._write("POST", f"{self._root}/{path}", body)
         row = answer.json()
-        if not isinstance(row, dict) or not isinstance(row.get("d"), dict) or not isinstance(row["d"].get(key), str):
+        created = row.get("d") if isinstance(row, dict) else None
+        if not isinstance(created, dict) or not isinstance(created.get(key), str) or not created[key]:
             raise Unavailable(f"{path}: a create was answered without a row, and may have happened")
-        created: dict[str, Any] = row["d"]
         return created
 
     async def put(self, path: str, key: str, body: Mapping[str, Any]) -> None:

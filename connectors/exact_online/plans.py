@@ -18,7 +18,6 @@ from schemas.system import IdempotencyClass
 
 REFERENCE_MAX = 30
 DESCRIPTION_MAX = 60
-DELIVERY_TYPE = 4
 NUMBERS_TRIED = 5
 """Numbers of a reserved range that one object may try, when other objects have the first."""
 SETS = {"customer": "crm/Accounts", "product": "logistics/Items", "sales_order": "salesorder/SalesOrders"}
@@ -74,7 +73,7 @@ def defaults_of(write: Write) -> Mapping[str, str]:
 
 def address_body(address: canon.Address) -> Body:
     """A delivery address."""
-    body = {"Type": DELIVERY_TYPE, **customers.address_to_vendor(address)}
+    body = {"Type": customers.DELIVERY_TYPE, **customers.address_to_vendor(address)}
     return {key: value for key, value in body.items() if value is not None}
 
 

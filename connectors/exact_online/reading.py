@@ -18,7 +18,7 @@ from bus.kit.connector import Page, Position, RawRecord
 from connectors.exact_online.feeds import FEEDS, LOG, SELECTS, Cursor, Feed, Mark, Place, place_of
 from connectors.exact_online.mapping.doubles import order_of
 from connectors.exact_online.mapping.order import is_whole
-from connectors.exact_online.mapping.values import ZONE, day
+from connectors.exact_online.mapping.values import ZONE, iso_day
 from connectors.exact_online.odata import OData, any_of, key_of, stamp_of
 from connectors.exact_online.parents import Parents
 from connectors.exact_online.references import References
@@ -240,10 +240,9 @@ def _stamp(row: Mapping[str, Any] | None) -> int:
 def _day(row: Mapping[str, Any], name: str) -> str:
     """A day to compare; empty when there is none, or none that can be read: the mapping will say so."""
     try:
-        found = day(row.get(name))
+        return iso_day(row.get(name))
     except MappingError:
         return ""
-    return found.isoformat() if found else ""
 
 
 def _deletes(stream: str, ids: Iterable[str]) -> list[RawRecord]:

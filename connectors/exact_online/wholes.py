@@ -13,12 +13,12 @@ from bus.core.errors import BusError, CredentialError, MappingError, TransientEr
 from bus.kit.client import json_bytes
 from bus.kit.connector import RawRecord
 from connectors.exact_online.mapping import shapes
+from connectors.exact_online.mapping.customer import DELIVERY_TYPE
 from connectors.exact_online.mapping.values import code, instant
 from connectors.exact_online.odata import OData, guid, key_of
 from connectors.exact_online.references import References
 
 PLACEHOLDER = "placeholder_item.png"
-DELIVERY_TYPE = 4
 EXTRA_FIELDS = "read/logistics/ItemExtraField"
 EXTRA = ("ItemID", "Description", "Value")
 

@@ -17,11 +17,12 @@ from bus.kit.connector import RawRecord, Step, StepResult, Write
 from connectors.exact_online import plans
 from connectors.exact_online.mapping import product as products
 from connectors.exact_online.mapping import shapes
+from connectors.exact_online.mapping.customer import DELIVERY_TYPE
 from connectors.exact_online.mapping.doubles import order_of
 from connectors.exact_online.mapping.order import is_whole
-from connectors.exact_online.mapping.values import code, day, padded
+from connectors.exact_online.mapping.values import code, iso_day, padded
 from connectors.exact_online.odata import OData, guid, key_of, text
-from connectors.exact_online.plans import DELIVERY_TYPE, SETS
+from connectors.exact_online.plans import SETS
 from connectors.exact_online.references import References
 from connectors.exact_online.wholes import ADDRESS, CONTACT, PRICE, Wholes
 from schemas import canon
@@ -237,10 +238,10 @@ class Writing:
             if not row.get("Account")
             and row.get("Currency") == currency
             and Decimal(str(row.get("Quantity") or 1)) <= 1
-            and _day(row, "StartDate") <= today
-            and (not row.get("EndDate") or _day(row, "EndDate") >= today)
+            and iso_day(row.get("StartDate")) <= today
+            and (not row.get("EndDate") or iso_day(row.get("EndDate")) >= today)
         ]
-        return max(fitting, key=lambda row: (_day(row, "StartDate"), key_of(row, "ID")), default=None)
+        return max(fitting, key=lambda row: (iso_day(row.get("StartDate")), key_of(row, "ID")), default=None)
 
     async def _image(self, write: Write, step: Step, done: Done) -> StepResult:
         """The picture, over whatever was there: an item holds one. https://start.exactonline.nl/docs/HlpRestAPIResourcesDetails.aspx?name=LogisticsItems"""
@@ -379,11 +380,6 @@ def _stands(record: RawRecord, sent: Mapping[str, Any]) -> bool:
         if name in row and isinstance(value, str) and str(row[name]).strip().upper() != value.strip().upper():
             return False
     return True
-
-
-def _day(row: Mapping[str, Any], name: str) -> str:
-    found = day(row.get(name))
-    return found.isoformat() if found else ""
 
 
 def _content(row: Mapping[str, Any]) -> tuple[str, ...]:

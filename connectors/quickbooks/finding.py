@@ -16,10 +16,6 @@ from connectors.quickbooks.writing import SALES
 FOUND_MAX = 10
 
 
-class _Numbered(shapes.Vendor, frozen=True, kw_only=True):
-    doc_number: str | None = None
-
-
 class Finder:
     """Searches one company. https://developer.intuit.com/app/developer/qbo/docs/learn/explore-the-quickbooks-online-api/data-queries"""
 
@@ -86,7 +82,7 @@ class Finder:
             if not isinstance(whole, RawRecord):
                 raise whole
             found.append(
-                Found(record=whole, number=decode(whole.raw, _Numbered, entity).doc_number, active=_is_active(whole.raw))
+                Found(record=whole, number=decode(whole.raw, shapes.Numbered, entity).doc_number, active=_is_active(whole.raw))
             )
         return found
 

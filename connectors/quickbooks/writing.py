@@ -42,10 +42,6 @@ class _Noted(shapes.Vendor, frozen=True, kw_only=True):
     private_note: str | None = None
 
 
-class _Dated(shapes.Vendor, frozen=True, kw_only=True):
-    meta_data: shapes.MetaData | None = None
-
-
 @contextmanager
 def behind_a_write(entity: str) -> Iterator[None]:
     """What fails behind a call that was taken ends as Unavailable: the object may exist. The cause is named without its text."""
@@ -122,7 +118,7 @@ class Writer:
 
     async def _made(self, entity: str, raw: bytes, left_out: Mapping[str, str], started: datetime) -> StepResult:
         """A created object. An answer older than its call is an earlier call's: the object may be gone by now."""
-        dates = decode(raw, _Dated, entity).meta_data
+        dates = decode(raw, shapes.DatedHead, entity).meta_data
         made_at = dates.create_time if dates else None
         if made_at is None or started - made_at < timedelta(seconds=REPLAY_S):
             return await self._result(entity, raw, left_out)
@@ -138,7 +134,7 @@ class Writer:
         if entity in CACHED:
             self._references.remember(f"{entity}:{record.id}", raw)
         whole = await self._whole(record)
-        number = decode(raw, _Numbered, entity).doc_number
+        number = decode(raw, shapes.Numbered, entity).doc_number
         detail = {"left_out": ", ".join(f"{path}={name}" for path, name in sorted(left_out.items()))} if left_out else {}
         return StepResult(
             external_id=record.id,
@@ -222,10 +218,6 @@ class Writer:
             if len(rows) < PAGE_SIZE_MAX:
                 return
             start += len(rows)
-
-
-class _Numbered(shapes.Vendor, frozen=True, kw_only=True):
-    doc_number: str | None = None
 
 
 def _item_id(write: Write, done: Mapping[str, StepResult]) -> str:

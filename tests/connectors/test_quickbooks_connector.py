@@ -580,6 +580,18 @@ async def test_an_unknown_or_inactive_code_is_named(company: FakeCompany, code: 
     assert posted(company) == []
 
 
+@pytest.mark.parametrize("field", ["PrivateNote", "DocNumber"])
+async def test_a_reference_is_whole_or_refused(company: FakeCompany, field: str) -> None:
+    company.rows["Invoice"] = []
+    most = connector_of(company).manifest.writes["sales_invoice"].reference_fields[field]
+    body = await body_of(company, document(reference="R" * most, reference_field=field))
+    assert body["PrivateNote"] == f"bus:{KEY} {'R' * most}"
+    company.calls.clear()
+    with pytest.raises(MappingError, match="reference has"):
+        await perform(company, document(reference="R" * (most + 1), reference_field=field))
+    assert posted(company) == []
+
+
 async def test_a_code_may_be_given_by_id(company: FakeCompany) -> None:
     (sent,) = (await body_of(company, document(resolved=vat("1", code="3"))))["Line"]
     assert sent["SalesItemLineDetail"]["TaxCodeRef"] == {"value": "3"}
@@ -626,6 +638,30 @@ async def test_a_write_answered_by_a_page_is_unclear(company: FakeCompany) -> No
     company.override = lambda call: (200, b'{"time":"2026-11-19T01:00:00Z"}') if call.method == "POST" else None
     with pytest.raises(Unavailable):
         await perform(company, document())
+
+
+@pytest.mark.parametrize("write", ["customer", "document", "update"])
+@pytest.mark.parametrize("answered", [{"SyncToken": "0"}, {"Id": None}, {"Id": 5}])
+async def test_an_answered_write_is_never_turned_away(company: FakeCompany, write: str, answered: dict[str, Any]) -> None:
+    """A refusal would be sent again under another key: what the answer cannot tell is told by a search, or by the same key."""
+    wanted = {
+        "customer": write_of("customer", company_customer()),
+        "document": document(),
+        "update": updating(company, "customer", company_customer(), {"phone"}, company.rows["Customer"][0]),
+    }[write]
+    entity = "Invoice" if write == "document" else "Customer"
+    company.override = lambda call: (200, json.dumps({entity: answered}).encode()) if call.method == "POST" else None
+    with pytest.raises(Unavailable):
+        await perform(company, wanted)
+    assert len(posted(company)) == 1
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 429, 503])
+async def test_what_cannot_be_joined_leaves_a_made_document_made(company: FakeCompany, status: int) -> None:
+    company.override = lambda call: (status, b"") if posted(company) and call.method == "GET" else None
+    result = await perform(company, document())
+    assert result.external_id.startswith("Invoice:")
+    assert result.record is None
 
 
 @pytest.mark.parametrize("status", [500, 503])
@@ -728,6 +764,14 @@ async def test_quotes_are_escaped_by_a_backslash(company: FakeCompany) -> None:
     company.rows["Customer"][0]["DisplayName"] = "O'Neil \\ Sons"
     assert await found(company, "customer", name="O'Neil \\ Sons") == [("61", True)]
     assert r"DisplayName IN ('O\'Neil \\ Sons', 'O\'Neil \\ Sons (deleted)')" in company.statements("Customer")[0]
+
+
+@pytest.mark.parametrize(("entity", "member"), [("customer", "DisplayName"), ("product", "Name")])
+async def test_an_inactive_name_is_found_by_what_it_was(company: FakeCompany, entity: str, member: str) -> None:
+    rows = company.rows["Customer" if entity == "customer" else "Item"]
+    name = rows[0][member]
+    rows[0] |= {"Active": False, member: f"{name} (deleted)"}
+    assert await found(company, entity, name=name) == [(rows[0]["Id"], False)]
 
 
 async def test_a_default_debtor_is_found_by_its_name(company: FakeCompany) -> None:

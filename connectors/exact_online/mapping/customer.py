@@ -15,7 +15,8 @@ from schemas import canon
 from schemas.canon import AddressType, CustomerKind
 
 NAME_MAX = 50
-ADDRESS_TYPES = {2: AddressType.POSTAL, 3: AddressType.BILLING, 4: AddressType.DELIVERY}
+DELIVERY_TYPE = 4
+ADDRESS_TYPES = {2: AddressType.POSTAL, 3: AddressType.BILLING, DELIVERY_TYPE: AddressType.DELIVERY}
 NAME_PATHS = frozenset({"display_name", "company_name", "full_name", "given_name", "middle_name", "family_name"})
 ADDRESS_FIELDS = ("AddressLine1", "AddressLine2", "AddressLine3", "Postcode", "City", "State", "Country")
 

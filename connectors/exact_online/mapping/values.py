@@ -44,6 +44,12 @@ def day(text: str | None) -> date | None:
     return local.date() if local is not None else None
 
 
+def iso_day(text: str | None) -> str:
+    """A business day to compare with others; empty for none. Raises MappingError."""
+    found = day(text)
+    return found.isoformat() if found else ""
+
+
 def code(text: str | None) -> str | None:
     """A code without its padding."""
     return clean(text)

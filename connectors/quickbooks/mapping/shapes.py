@@ -49,6 +49,12 @@ class DatedHead(Head, frozen=True, kw_only=True):
     meta_data: MetaData | None = None
 
 
+class Numbered(Vendor, frozen=True, kw_only=True):
+    """The number people know a document by; lists have none."""
+
+    doc_number: str | None = None
+
+
 class Named(Vendor, frozen=True, kw_only=True):
     """An object of a plain name list: Term, PaymentMethod, TaxCode."""
 
