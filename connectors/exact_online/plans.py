@@ -4,11 +4,11 @@ Exact has no idempotency key: a create is found again by what the bus chose (Sea
 within its parent. A number of a reserved range is refused twice, which makes it the strongest of these.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, TypeAlias
 
-from bus.core.errors import MappingError
-from bus.kit.connector import Step, Write
+from bus.core.errors import MappingError, WriteRejected
+from bus.kit.connector import Step, StepResult, Write
 from connectors.exact_online.mapping import customer as customers
 from connectors.exact_online.mapping import product as products
 from connectors.exact_online.mapping.order_body import Asked, Body, order_parts
@@ -16,6 +16,12 @@ from connectors.exact_online.mapping.values import numbers, search_mark
 from schemas import canon
 from schemas.system import IdempotencyClass
 
+Done: TypeAlias = Mapping[str, StepResult]
+"""Results of the steps before, by name."""
+Call: TypeAlias = Callable[[Write, Step, Done], Awaitable[StepResult]]
+"""Makes the call of one step."""
+Find: TypeAlias = Callable[[Write, Step, Done], Awaitable[str | None]]
+"""Id of what an unclear step made."""
 REFERENCE_MAX = 30
 DESCRIPTION_MAX = 60
 NUMBERS_TRIED = 5
@@ -164,6 +170,13 @@ def _ship_to(document: canon.SalesOrder | canon.SalesInvoice) -> canon.Address |
 
 
 # --- common --------------------------------------------------------------------------------------------------------------------
+
+
+def range_full(name: str) -> WriteRejected:
+    """All numbers of a reserved range that a write may try are others': the next generation tries others."""
+    return WriteRejected(
+        f"{NUMBERS_TRIED} numbers of {name} are taken by others", hint=f"give config.{name} more room", regenerate=True
+    )
 
 
 def codes_of(write: Write, reserved: tuple[int, int] | None) -> list[str]:

@@ -499,6 +499,13 @@ async def test_a_new_price_changes_the_base_row_in_force_and_no_other(division: 
     ]
 
 
+async def test_a_price_row_nobody_can_read_stops_the_price_and_says_so(division: FakeDivision) -> None:
+    price_row(division, 306, Price="a lot")
+    with pytest.raises(MappingError, match="SalesItemPrice"):
+        await one(division, updating("product", stool(), {"prices"}, guid_of(101)))
+    assert division.writes() == []
+
+
 async def test_a_first_price_begins_today(division: FakeDivision) -> None:
     price_row(division, 303, StartDate=date_of("2027-01-01"))
     await one(division, updating("product", stool(), {"prices"}, guid_of(101)))

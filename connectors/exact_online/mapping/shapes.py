@@ -3,8 +3,9 @@
 https://start.exactonline.nl/docs/HlpRestAPIResources.aspx
 """
 
+from collections.abc import Mapping
 from decimal import Decimal
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -245,6 +246,18 @@ def decoded(data: bytes, kind: type[T], what: str) -> T:
     try:
         return msgspec.json.decode(data, type=kind, strict=False)
     except msgspec.ValidationError as error:
-        raise MappingError(f"{what}: {error}", hint="the vendor served a value of another type: see the original bytes") from None
+        raise _other_type(what, error) from None
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise MappingError(f"{what}: not whole JSON", hint="read it again") from None
+
+
+def converted(row: Mapping[str, Any], kind: type[T], what: str) -> T:
+    """A typed row of a list. Raises MappingError with the path of what is wrong."""
+    try:
+        return msgspec.convert(row, kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise _other_type(what, error) from None
+
+
+def _other_type(what: str, error: msgspec.ValidationError) -> MappingError:
+    return MappingError(f"{what}: {error}", hint="the vendor served a value of another type: see the original bytes")
