@@ -61,8 +61,7 @@ def _customer(write: Write, config: Any) -> Sequence[Step]:
     contact = customers.contact_to_vendor(document)
     if contact:
         steps.append(Step(name="contact", idempotency=SEARCH, key=contact.get("Email"), body=contact))
-    if (address := customers.delivery_of(customers.plain(document))) is not None:
-        steps.append(Step(name="address", idempotency=SEARCH, body=address_body(address)))
+    steps += _delivery(document)
     if contact:
         steps.append(Step(name="main_contact", idempotency=REPEATABLE))
     return steps
@@ -75,6 +74,12 @@ def defaults_of(write: Write) -> Mapping[str, str]:
         return {}
     found = {name: write.value(name) for name in ("payment_term", "vat_code")}
     return {name: value for name, value in found.items() if value is not None}
+
+
+def _delivery(document: canon.Customer) -> Sequence[Step]:
+    """The customer's own delivery address, where it has one: the main one, so that places of single orders stay behind it."""
+    address = customers.delivery_of(customers.plain(document))
+    return [Step(name="address", idempotency=SEARCH, body={**address_body(address), "Main": True})] if address else []
 
 
 def address_body(address: canon.Address) -> Body:
@@ -191,9 +196,7 @@ def _updates(write: Write, config: Any) -> Sequence[Step]:
     steps: list[Step] = []
     if isinstance(document, canon.Customer):
         body = customers.account_to_vendor(document, fields, defaults_of(write))
-        address = customers.delivery_of(customers.plain(document)) if "address.DELIVERY" in fields else None
-        if address is not None:
-            steps.append(Step(name="address", idempotency=SEARCH, body={**address_body(address), "Main": True}))
+        steps += _delivery(document) if "address.DELIVERY" in fields else []
     else:
         assert isinstance(document, canon.Product)
         body = products.item_to_vendor(document, fields, places_of(config))

@@ -299,6 +299,18 @@ async def test_a_customer_who_moves_its_goods_and_moves_them_back_is_read_so(mak
     assert sorted(cities) == ["Breda", "Rotterdam"]
 
 
+async def test_the_place_of_an_order_does_not_become_the_customers(make: Make) -> None:
+    account = await make()
+    made = await account.perform(account.write_of("customer", with_people()))
+    order = await account.order(made.external_id)
+    elsewhere = canon.Party(pii=canon.PartyPii(addresses=[canon.Address(line1="Dok Noord 7", city="Gent", country_code="BE")]))
+    await account.perform(
+        msgspec.structs.replace(order, document=msgspec.structs.replace(order.document, ship_to=elsewhere))  # type: ignore[type-var]
+    )
+    read = await account.one("customer", made.external_id)
+    assert [place.city for place in read.pii.addresses if place.type is canon.AddressType.DELIVERY] == ["Rotterdam"]
+
+
 async def test_a_customer_is_switched_off_and_found_inactive(make: Make) -> None:
     account = await make()
     made = await account.create_customer()
