@@ -38,6 +38,8 @@ class Items:
         if group := write.value("item_group"):
             body["ItemGroup"] = await self._group(group)
         assert isinstance(write.document, canon.Product)
+        if not write.document.active:
+            body["EndDate"] = self._references.day(-1)
         if vat_code := body.get("SalesVatCode"):
             await self._price_body(write.document, vat_code)  # what cannot be priced is not made
         try:

@@ -311,6 +311,17 @@ async def test_the_place_of_an_order_does_not_become_the_customers(make: Make) -
     assert [place.city for place in read.pii.addresses if place.type is canon.AddressType.DELIVERY] == ["Rotterdam"]
 
 
+async def test_a_product_is_made_inactive_and_switched_on(make: Make) -> None:
+    account = await make()
+    write = product_write(account)
+    off = msgspec.structs.replace(write, document=msgspec.structs.replace(write.document, active=False))  # type: ignore[type-var]
+    made = await account.perform(off)
+    assert (await account.one("product", made.external_id)).active is False
+    fields = frozenset({"active"})
+    await account.perform(msgspec.structs.replace(write, action="update", fields=fields, external_id=made.external_id))
+    assert (await account.one("product", made.external_id)).active is True
+
+
 async def test_a_customer_is_switched_off_and_found_inactive(make: Make) -> None:
     account = await make()
     made = await account.create_customer()

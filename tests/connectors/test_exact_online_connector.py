@@ -520,6 +520,12 @@ async def test_an_item_is_switched_on_and_off(division: FakeDivision, active: bo
     assert sent(division, ITEMS, "PUT") == [body]
 
 
+@pytest.mark.parametrize(("active", "end"), [(True, None), (False, "2026-11-20")])
+async def test_an_item_is_made_as_active_as_its_source(division: FakeDivision, active: bool, end: str | None) -> None:
+    await one(division, write_of("product", stool(active=active)))
+    assert sent(division, ITEMS)[0].get("EndDate") == end
+
+
 async def test_a_picture_is_put_over_the_old_one(division: FakeDivision) -> None:
     pictures = {"ab" * 32: b"\x89PNG"}
     write = updating("product", stool(), {"images"}, guid_of(101), pictures=pictures)
