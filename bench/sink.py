@@ -24,6 +24,7 @@ from services.sinks.account import AccountSink, Delivered
 from services.sinks.carrying import Carrier
 from services.sinks.ledger import Ledger
 from services.sinks.locks import KeyLocks
+from services.sinks.pictures import KafkaPictureLog, LoggedPictures
 from services.sinks.task import Target
 
 TARGET, PEER = "bench-target", "bench-source"
@@ -52,6 +53,7 @@ async def figures(size: int) -> list[Figure]:
             privacy=made.privacy,
             codec=made.codec,
             locks=locks,
+            pictures=LoggedPictures(KafkaPictureLog(made.settings)),
         )
         outcomes: list[Outcome] = []
         sink = AccountSink(

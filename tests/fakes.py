@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from bus.core import topics
 from bus.core.errors import NetworkFailure
 from bus.core.identity import Entity
 from bus.kit.connector import Account, Found, Match, Page, RawRecord, Step, StepResult, Write
@@ -89,6 +90,17 @@ class FakeLog:
 
     def topic(self, name: str) -> list[Any]:
         return [record for record in self.records if record.topic == name]
+
+
+class FakePictures:
+    """The pictures that are committed to the log."""
+
+    def __init__(self, log: FakeLog) -> None:
+        self._log = log
+
+    async def get(self, sha256: str) -> bytes | None:
+        found = [record.value for record in self._log.topic(topics.PICTURES) if record.key == sha256]
+        return found[-1] if found else None
 
 
 MANIFEST: dict[str, Any] = {

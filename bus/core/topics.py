@@ -24,6 +24,8 @@ REQUESTS = "bus.requests"
 RESULTS = "bus.results"
 DEAD_LETTERS = "bus.dead-letters"
 SUBJECT_KEYS = "bus.subject-keys"
+PICTURES = "bus.pictures"
+"""Pictures of products by the sha256 of their bytes. A value is the bytes themselves: no schema, nothing personal."""
 
 SUBJECTS = {
     STATE: "system/state",
@@ -115,6 +117,7 @@ def fixed_topics(slots: int, partitions: int = 12) -> list[TopicShape]:
         TopicShape(name=RESULTS, partitions=partitions, cleanup="delete", retention_days=30),
         TopicShape(name=DEAD_LETTERS, partitions=partitions, cleanup="delete", retention_days=30),
         TopicShape(name=SUBJECT_KEYS, partitions=partitions, cleanup="compact"),
+        TopicShape(name=PICTURES, partitions=partitions, cleanup="compact"),
     ]
 
 

@@ -31,6 +31,8 @@ class RawRecord(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     raw: bytes
     joined: Mapping[str, bytes] = {}
+    pictures: Mapping[str, bytes] = {}
+    """Pictures the object names, by the sha256 of their bytes: what the vendor served beside the object, never hashed with it."""
     version: str | None = None
     modified_at: datetime | None = None
     deleted: bool = False

@@ -141,6 +141,8 @@ class Writes(Facts):
     """Match keys `find` understands."""
     product_markers: tuple[str, ...] = ()
     """Values that stand on a line in place of a product's id, such as a vendor's own shipping marker."""
+    pictures_max: int = 1
+    """Pictures one object of this entity is given; `fields` says whether it has a place for any (`images`)."""
     calls_per_create: int = 1
 
 

@@ -44,6 +44,7 @@ TABLE: dict[str, Metric] = {
     "bus_parked": Metric("gauge", "commands that wait, by cause", ("connection", "cause")),
     "bus_oldest_waiting_seconds": Metric("gauge", "age of the oldest command that waits", ("connection",)),
     "bus_open_intents": Metric("gauge", "writes begun and not known to have ended", ("connection",)),
+    "bus_pictures_missing_total": Metric("counter", "pictures a write went without: nobody published them", ("connection",)),
     "bus_dead_letters_total": Metric("counter", "records set aside", ("stage", "connection", "cause")),
     "bus_connection_paused": Metric("gauge", "1 when a connection is paused", ("service", "connection")),
     "bus_grants": Metric("gauge", "1 for the state a grant is in", ("connection", "state")),

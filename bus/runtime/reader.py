@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from confluent_kafka import (
     OFFSET_BEGINNING,
@@ -32,6 +32,8 @@ FETCH_WAIT_MS = 100
 ASK_TRIES_MAX = 10
 ASK_AGAIN_S = 0.2
 """A new topic has no leader for a moment, and a moving leader is away for one."""
+ANSWER_BYTES_MAX = 8 * 1024 * 1024
+"""Of one answer of the broker where reading ahead is limited: the largest record still comes through."""
 BEGINNING = OFFSET_BEGINNING
 END = OFFSET_END
 
@@ -50,9 +52,14 @@ class Record(NamedTuple):
 class LogReader:
     """Reads committed records of assigned partitions in order."""
 
-    def __init__(self, settings: BusSettings, name: str, *, fetch_wait_ms: int = FETCH_WAIT_MS) -> None:
+    def __init__(
+        self, settings: BusSettings, name: str, *, fetch_wait_ms: int = FETCH_WAIT_MS, queue_kbytes: int | None = None
+    ) -> None:
+        """`queue_kbytes`: what may be read ahead of `take`, plus one answer of the broker; None: as `consumer_config` says."""
         self._settings = settings
-        self._fetch_wait_ms = fetch_wait_ms
+        self._over: dict[str, Any] = {"fetch_wait_max_ms": fetch_wait_ms}
+        if queue_kbytes is not None:
+            self._over |= {"queued_max_messages_kbytes": queue_kbytes, "fetch_max_bytes": ANSWER_BYTES_MAX}
         self._name = name
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"read-{name}")
         self._consumer: Consumer | None = None
@@ -172,7 +179,7 @@ class LogReader:
 
     def _open(self) -> Consumer:
         if self._consumer is None:
-            self._consumer = Consumer(kafka.consumer_config(self._settings, self._name, fetch_wait_max_ms=self._fetch_wait_ms))
+            self._consumer = Consumer(kafka.consumer_config(self._settings, self._name, **self._over))
         return self._consumer
 
     def _admin_client(self) -> AdminClient:

@@ -98,17 +98,20 @@ class Wholes:
         for item in items:
             key = key_of(item, "ID")
             vat = codes.get(code(item.get("SalesVatCode")) or "")
+            picture = await self._picture(item)
             whole = {
                 "Item": _only(item, ITEM),
                 "Prices": [_only(price, PRICE) for price in sorted(rows[key], key=_id)],
                 "VatType": vat.type if vat else None,
                 "Extra": {row["Description"]: row["Value"] for row in extras[key] if row.get("Description") and row.get("Value")},
-                "Picture": await self._picture(item),
+                "Picture": picture[0] if picture else None,
                 "ParentField": self._config.parent_field,
                 "OptionFields": dict(self._config.option_fields),
                 "Today": self._references.today(),
             }
-            found[key] = _record("product", key, item, whole)
+            record = _record("product", key, item, whole)
+            pictures = {picture[0]["sha256"]: picture[1]} if picture else {}
+            found[key] = msgspec.structs.replace(record, pictures=pictures)
         return found
 
     async def _extra_of(self, ids: Sequence[str]) -> list[Row]:
@@ -124,8 +127,8 @@ class Wholes:
         condition = f"Modified ge datetime'{moment:%Y-%m-%dT%H:%M:%S}'"
         return [row async for page in self._odata.pages(EXTRA_FIELDS, EXTRA, condition) for row in page]
 
-    async def _picture(self, item: Row) -> dict[str, Any] | None:
-        """The picture by content; the placeholder means none, one above the limit counts as none."""
+    async def _picture(self, item: Row) -> tuple[dict[str, Any], bytes] | None:
+        """What the picture is by content, and its bytes; the placeholder means none, one above the limit counts as none."""
         url = item.get("PictureUrl")
         if not self._config.read_pictures or not isinstance(url, str) or not url or url.endswith(PLACEHOLDER):
             return None
@@ -137,7 +140,7 @@ class Wholes:
             return None
         if len(data) > self._config.picture_bytes_max:
             return None
-        return {"sha256": hashlib.sha256(data).hexdigest(), "media_type": media_type, "size_bytes": len(data)}
+        return {"sha256": hashlib.sha256(data).hexdigest(), "media_type": media_type, "size_bytes": len(data)}, data
 
     async def groups(self) -> list[RawRecord]:
         """All item groups."""

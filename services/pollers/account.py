@@ -21,6 +21,7 @@ from bus.runtime.publisher import Outgoing
 from bus.runtime.retry import wait_s
 from schemas.system import CursorRecord
 from services.pollers.judging import is_held
+from services.pollers.pictures import Joined, parts
 from services.pollers.publishing import Counts, PageBuilder, Seen, is_stale
 
 log = logging.getLogger(__name__)
@@ -185,7 +186,11 @@ class AccountPoller:
 
     async def _publish(self, stream: Stream, page: Page, cursor: CursorRecord, *, asked_at: datetime, snapshot: bool) -> None:
         """Steps: 1 drop what has the known bytes; 2 join the rest whole; 3 read the state to an end offset taken now;
-        4 map, hash, judge, seal, encode; 5 commit events, knowledge and cursor in one transaction; 6 apply to memory.
+        4 map, hash, judge, seal, encode; 5 commit events, the pictures they name, knowledge and cursor in one transaction;
+        6 apply to memory.
+
+        A page with more pictures than one transaction takes goes in several, each with its own events, and the cursor with the
+        last: a crash between them reads the page again and finds the first ones known.
         """
         # 1
         unknown = self._builder.unknown(page)
@@ -193,8 +198,13 @@ class AccountPoller:
         completed = await self._complete(unknown)
         # 3
         await self._refresh_state()
+        *ahead, last = parts(unknown, completed)
+        counts = Counts()
+        for part in ahead:  # 4, 5, 6 of all but the last
+            counts.add(await self._publish_part(part, asked_at=asked_at, snapshot=snapshot))
         # 4
-        batch = await self._builder.build(len(page.records), unknown, completed, asked_at=asked_at, snapshot=snapshot)
+        served = len(page.records) - sum(map(len, ahead))
+        batch = await self._builder.build(served, *_columns(last), asked_at=asked_at, snapshot=snapshot)
         before = self._cursors.get(stream.name)
         if not page.more and not (before and before.backfilled):
             batch.outgoing += self._builder.backfilled(stream.entities)
@@ -204,7 +214,15 @@ class AccountPoller:
         # 6
         self._builder.committed(batch)
         self._cursors[stream.name] = cursor
-        self._on_poll(self.connection, stream.name, batch.counts)
+        counts.add(batch.counts)
+        self._on_poll(self.connection, stream.name, counts)
+
+    async def _publish_part(self, part: Sequence[Joined], *, asked_at: datetime, snapshot: bool) -> Counts:
+        """Some objects of a page, without moving its cursor."""
+        batch = await self._builder.build(len(part), *_columns(part), asked_at=asked_at, snapshot=snapshot)
+        await self._commit(batch.outgoing)
+        self._builder.committed(batch)
+        return batch.counts
 
     async def _complete(self, records: Sequence[RawRecord]) -> Sequence[RawRecord | Exception]:
         """Whole objects; rows older than the one known are asked for themselves."""
@@ -240,6 +258,10 @@ class AccountPoller:
             batch = await self._builder.build(0, [record], [record], asked_at=asked_at, snapshot=False)
             await self._commit(batch.outgoing)
             self._builder.committed(batch)
+
+
+def _columns(part: Sequence[Joined]) -> tuple[list[RawRecord], list[RawRecord | Exception]]:
+    return [record for record, _ in part], [whole for _, whole in part]
 
 
 def holds(state: Any, seen: Seen) -> Callable[[str, str], bool]:

@@ -24,6 +24,7 @@ from schemas import canon
 from schemas.canon import EventMeta, Operation
 from schemas.system import Cause, Command, CommandKind, DeadLetter, ObjectRef, ObjectState, SeenRecord
 from services.pollers.judging import Judgement, Verdict, is_held, judge, next_seq
+from services.pollers.pictures import Published
 
 log = logging.getLogger(__name__)
 
@@ -120,6 +121,8 @@ class Batch(msgspec.Struct, kw_only=True):
     outgoing: list[Outgoing] = []
     seen: list[tuple[str, bytes, SeenRecord]] = []
     keys: list[NewKey] = []
+    pictures: set[str] = set()
+    """Hashes of the pictures among `outgoing`."""
     counts: Counts
 
 
@@ -151,6 +154,7 @@ class PageBuilder:
         self._slot = slot
         self._clock = clock
         self._version = connector.manifest.mapping_version
+        self._pictures = Published()
 
     def raw_hash(self, record: RawRecord) -> str:
         """Keyed hash of the served bytes and the mapping version, so that a mapping fix reads everything once more."""
@@ -189,6 +193,7 @@ class PageBuilder:
     def committed(self, batch: Batch) -> None:
         """Applies a committed batch to memory."""
         self._privacy.published(batch.keys)
+        self._pictures.committed(batch.pictures)
         for key, raw, record in batch.seen:
             self._seen.put(key, raw, record)
 
@@ -247,7 +252,15 @@ class PageBuilder:
         op = (Operation.SNAPSHOT if snapshot else Operation.CREATED) if fresh else Operation.UPDATED
         meta = self._meta(record, known, op, verdict)
         event = EVENT_TYPES[record.entity](meta=meta, after=sealed)
+        self._illustrate(batch, record)
         self._emit(batch, record.entity, known, event)
+
+    def _illustrate(self, batch: Batch, record: RawRecord) -> None:
+        """The pictures an event names go with it, each once."""
+        for picture in self._pictures.missing(record):
+            if picture.key not in batch.pictures:
+                batch.pictures.add(picture.key)
+                batch.outgoing.append(picture)
 
     def _meta(self, record: RawRecord, known: SeenRecord, op: Operation, verdict: Judgement | None) -> EventMeta:
         key = self._seen.key(record.entity, record.id)

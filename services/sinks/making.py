@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import msgspec
 
 from bus.kit.connector import Write
+from bus.runtime import metrics
 from schemas.system import LinkedBy, LinkRecord, LinkState, ObjectRef, ObjectState, Outcome, Standing
 from services.sinks.desired import value_of
 from services.sinks.ledger import Change, Entry
@@ -50,6 +51,7 @@ class Maker:
 
         An object whose later step was refused is linked first, so that it is never made again.
         """
+        write = await self._illustrated(write)
         try:
             done = await self._writer.write(write, raw)
         except Incomplete as part:
@@ -60,6 +62,22 @@ class Maker:
             record = await self._target.connector.fetch(write.entity, done.external_id)
             done.result = msgspec.structs.replace(done.result, record=record, as_sent=False)
         return done
+
+    async def _illustrated(self, write: Write) -> Write:
+        """The write with the bytes of the pictures it sends, as many as the target takes; those nobody published are missing."""
+        facts = self._target.connector.manifest.writes.get(write.entity)
+        if facts is None or not sends_images(write) or "images" not in facts.fields:
+            return write
+        found: dict[str, bytes] = {}
+        for image in sorted(getattr(write.document, "images", ()), key=lambda item: item.position):
+            if len(found) == facts.pictures_max:
+                break
+            data = await self._target.pictures.get(image.sha256) if image.sha256 else None
+            if data is not None and image.sha256:
+                found[image.sha256] = data
+            elif image.sha256:
+                metrics.count("bus_pictures_missing_total", connection=self._target.state.connection)
+        return msgspec.structs.replace(write, pictures=found)
 
     def made(self, entity: str, source: ObjectRef, facet: str | None, currency: str | None, done: Done) -> Made:
         """Everything a create makes true; `currency` is the source object's."""
@@ -104,6 +122,11 @@ class Maker:
     ) -> Change:
         connection = self._target.state.connection
         return link_changes(connection, entity, source, facet, external_id, number, LinkedBy.CREATED, generation)
+
+
+def sends_images(write: Write) -> bool:
+    """Whether a write may carry pictures: a create, or an update of the field itself."""
+    return write.action == "create" or (write.action == "update" and "images" in (write.fields or ()))
 
 
 def gone(external_id: str) -> Settlement:

@@ -21,6 +21,7 @@ from services.sinks.account import AccountSink, Delivered
 from services.sinks.carrying import Carrier
 from services.sinks.ledger import Ledger
 from services.sinks.locks import KeyLocks
+from services.sinks.pictures import KafkaPictureLog, LoggedPictures
 from services.sinks.task import Target
 
 log = logging.getLogger(__name__)
@@ -41,6 +42,7 @@ class SinkSlot:
         self._table = PartitionTable(environment.settings, f"state-{slot}")
         self._ledger = Ledger(slot, self._publisher, environment.codec)
         self._reader = LogReader(environment.settings, f"outbound-{slot}")
+        self._pictures = LoggedPictures(KafkaPictureLog(environment.settings))
         self.accounts: dict[str, AccountSink] = {}
         self._held_at: dict[str, int] = {}
         """Accounts not read further, and where their reading goes on."""
@@ -80,6 +82,7 @@ class SinkSlot:
         for opened in self._open:
             with contextlib.suppress(BusError):
                 await opened.close()
+        await self._pictures.close()
         await self._reader.close()
         await self._table.close()
         await self._publisher.close()
@@ -107,6 +110,7 @@ class SinkSlot:
             privacy=self._env.privacy,
             codec=self._env.codec,
             locks=locks,
+            pictures=self._pictures,
         )
         sink = AccountSink(
             connection=name,

@@ -18,6 +18,7 @@ from schemas.system import Command, IntentState, ObjectRef
 from services.sinks.desired import facet_of, with_values
 from services.sinks.ledger import Ledger
 from services.sinks.locks import KeyLocks
+from services.sinks.pictures import Pictures
 
 Document = canon.SalesOrder | canon.SalesInvoice
 Master = canon.Customer | canon.Product | canon.ProductCategory
@@ -43,6 +44,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     privacy: Opener
     codec: Codec
     locks: KeyLocks
+    pictures: Pictures
 
     def facet(self, entity: str, currency: str | None) -> str | None:
         """The facet of a link to an object of this account, by the currency of the source's object."""

@@ -85,10 +85,9 @@ class Writer:
         generation = before.generation if before else 0
         write = self._keyed(write, generation)
         steps = list(self._connector.plan(write))
-        if before is not None and before.state is IntentState.OPEN and [s.name for s in before.steps] == [s.name for s in steps]:
-            intent = before
-        else:
-            intent = self._new_intent(write, steps, command, generation)
+        intent = self._new_intent(write, steps, command, generation)
+        if before is not None and before.state is IntentState.OPEN:
+            intent = _continued(before, intent, write)
         done: dict[str, StepResult] = {}
         for index, step in enumerate(steps):
             record = intent.steps[index]
@@ -257,6 +256,16 @@ class Writer:
     def _change(self, intent: IntentRecord) -> Change:
         key = intent_key(self._state.connection, intent.entity, intent.source, intent.facet)
         return key, StateRecord(connection=self._state.connection, intent=intent)
+
+
+def _continued(before: IntentRecord, planned: IntentRecord, write: Write) -> IntentRecord:
+    """The open intent, if it is of this plan. A create planned anew, because a picture is found or gone, keeps what is done."""
+    if [step.name for step in before.steps] == [step.name for step in planned.steps]:
+        return before
+    if write.action != "create":
+        return planned
+    begun = {step.name: step for step in before.steps}
+    return msgspec.structs.replace(before, steps=[begun.get(step.name, step) for step in planned.steps])
 
 
 def _with_step(intent: IntentRecord, index: int, **changes: Any) -> IntentRecord:

@@ -41,7 +41,7 @@ from services.sinks.carrying import Carrier
 from services.sinks.ledger import Ledger
 from services.sinks.locks import KeyLocks
 from services.sinks.task import Target
-from tests.fakes import Deaths, FakeCodec, FakeLog, FakePrivacy, Killed
+from tests.fakes import Deaths, FakeCodec, FakeLog, FakePictures, FakePrivacy, Killed
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "quickbooks-exact"
 QBO, EXACT = "qbo-nl", "exact-nl"
@@ -260,6 +260,7 @@ class Pair:
             privacy=FakePrivacy(),
             codec=self.codec,
             locks=locks,
+            pictures=FakePictures(self.log),
         )
         sink = AccountSink(
             connection=side.name,

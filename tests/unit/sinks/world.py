@@ -16,7 +16,7 @@ from services.sinks.carrying import Carrier
 from services.sinks.ledger import Ledger
 from services.sinks.locks import KeyLocks
 from services.sinks.task import Target
-from tests.fakes import Deaths, FakeCodec, FakeConnector, FakeLog, FakePrivacy, FakeVendor, Killed
+from tests.fakes import Deaths, FakeCodec, FakeConnector, FakeLog, FakePictures, FakePrivacy, FakeVendor, Killed
 
 TARGET = "target"
 PEER = "shop"
@@ -155,6 +155,7 @@ class World:
             privacy=FakePrivacy(),
             codec=self.codec,
             locks=locks,
+            pictures=FakePictures(self.log),
         )
         sink = AccountSink(
             connection=TARGET,
