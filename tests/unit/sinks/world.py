@@ -15,6 +15,7 @@ from services.sinks.account import AccountSink, Delivered
 from services.sinks.carrying import Carrier
 from services.sinks.ledger import Ledger
 from services.sinks.locks import KeyLocks
+from services.sinks.pictures import Pictures
 from services.sinks.task import Target
 from tests.fakes import Deaths, FakeCodec, FakeConnector, FakeLog, FakePictures, FakePrivacy, FakeVendor, Killed
 
@@ -32,6 +33,7 @@ class World:
         self.vendor = FakeVendor()
         self.connector = FakeConnector(self.vendor, deaths=self.deaths, **connector)
         self.log = FakeLog(self.deaths)
+        self.pictures: Pictures = FakePictures(self.log)
         self.hasher = Hasher(b"tenant")
         self.outbound: list[bytes] = []
         self.outcomes: list[tuple[str, Outcome]] = []
@@ -155,7 +157,7 @@ class World:
             privacy=FakePrivacy(),
             codec=self.codec,
             locks=locks,
-            pictures=FakePictures(self.log),
+            pictures=self.pictures,
         )
         sink = AccountSink(
             connection=TARGET,
