@@ -467,6 +467,13 @@ class Pair:
             "logistics/Items", Code=sku, Description=name, **{"SalesVatCode": "2", "IsSalesItem": True, **fields}
         )
 
+    def exact_picture(self, item: str, data: bytes) -> None:
+        """A picture put to an item in Exact's screens."""
+        division = self.exact.simulator.division
+        row = division.table("logistics/Items").rows[item]
+        row.picture = data
+        division.change("logistics/Items", row, {"PictureName": "picture.png"})
+
     def exact_account(self, name: str, **fields: Any) -> str:
         return self.exact_row("crm/Accounts", Name=name, **{"Status": "C", **fields})
 

@@ -1,18 +1,23 @@
 """Products and categories: kinds, names, prices, variants, what is never overwritten."""
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Sequence
 from decimal import Decimal
-from typing import Any
+from typing import Any, cast
 
+import msgspec
 import pytest
 
+from bus.core import topics
+from bus.core.identity import Entity
+from bus.kit.connector import Connector, RawRecord
 from bus.simulation.faults import Fault
+from schemas import canon
 from schemas.system import Cause, Outcome, Standing
 from tests.unit.pair.rig import Pair, changed
 
 Make = Callable[..., Pair]
 DOWN, UP = "products-exact-to-qbo", "products-qbo-to-exact"
-F9 = pytest.mark.xfail(strict=True, reason="F9: item extra fields are not read")
 PNG = b"\x89PNG\r\n\x1a\n" + b"0" * 64
 
 
@@ -301,12 +306,91 @@ async def test_a_picture_above_the_limit_is_left_out(make: Make) -> None:
     assert read["LAMP-1"].images == []
 
 
-@F9
-async def test_extra_fields_are_read_per_item(pair: Pair) -> None:
+def attached(pair: Pair) -> list[tuple[str, str]]:
+    """Name and item of what is attached in QuickBooks."""
+    rows = pair.qbo.simulator.company.tables["Attachable"].values()
+    return [(row["FileName"], ref["EntityRef"]["value"]) for row in rows for ref in row["AttachableRef"]]
+
+
+async def test_a_picture_of_an_article_is_attached_to_its_item_once(pair: Pair) -> None:
+    pair.exact_picture(pair.exact_item("PIC-1", "Pictured"), PNG)
+    await pair.run()
+    (event,) = [event for event in pair.events("product", "exact-nl") if event.after.sku == "PIC-1"]
+    (named,) = event.after.images
+    assert [(r.key, r.value) for r in pair.log.topic(topics.PICTURES)] == [(named.sha256, PNG)]
+    assert attached(pair) == [(f"{named.sha256}.png", item(pair, "PIC-1")["Id"])]
+    uploads = sum("upload" in call for call in pair.qbo.writes())
+    pair.exact_edit("product", "PIC-1", Description="Pictured and renamed")
+    await pair.run()
+    assert item(pair, "PIC-1")["Name"] == "Pictured and renamed"
+    assert (sum("upload" in call for call in pair.qbo.writes()), uploads) == (1, 1)
+
+
+async def test_a_create_only_picture_stays_and_another_follows(make: Make) -> None:
+    """The example leaves pictures alone after the create; without that a new one is attached too."""
+    once = make()
+    follows = make(changed(("create_only: [description_long, images]", "create_only: [description_long]")))
+    for pair in (once, follows):
+        made = pair.exact_item("PIC-1", "Pictured")
+        pair.exact_picture(made, PNG)
+        await pair.run()
+        pair.exact_picture(made, PNG + b"1")
+        await pair.run()
+    assert (len(attached(once)), len(attached(follows))) == (1, 2)
+    assert len({name for name, _ in attached(follows)}) == 2
+
+
+async def test_two_articles_of_one_picture_have_it_each(pair: Pair) -> None:
+    for sku in ("PIC-1", "PIC-2"):
+        pair.exact_picture(pair.exact_item(sku, f"Pictured {sku}"), PNG)
+    await pair.run()
+    assert len(pair.log.topic(topics.PICTURES)) == 1
+    assert {target for _, target in attached(pair)} == {item(pair, "PIC-1")["Id"], item(pair, "PIC-2")["Id"]}
+
+
+class Illustrated:
+    """A connector whose products have a picture: QuickBooks' own serves none."""
+
+    def __init__(self, inner: Connector, data: bytes) -> None:
+        self._inner = inner
+        self._data = data
+        self._image = canon.Image(sha256=hashlib.sha256(data).hexdigest(), media_type="image/png", size_bytes=len(data))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    async def complete(self, records: Sequence[RawRecord]) -> Sequence[RawRecord | Exception]:
+        whole = await self._inner.complete(records)
+        pictures = {self._image.sha256 or "": self._data}
+        return [r if isinstance(r, Exception) or r.deleted else msgspec.structs.replace(r, pictures=pictures) for r in whole]
+
+    def to_canonical(self, record: RawRecord) -> Entity:
+        document = self._inner.to_canonical(record)
+        return msgspec.structs.replace(document, images=[self._image]) if isinstance(document, canon.Product) else document
+
+
+async def test_a_picture_of_another_source_is_put_into_exact(pair: Pair) -> None:
+    pair.qbo.connector = cast(Connector, Illustrated(pair.qbo.connector, PNG))
+    made = await from_quickbooks(pair)
+    assert pair.standing(UP, made).outcome is Outcome.CREATED
+    row = pair.exact.simulator.division.first("logistics/Items", "Code", "NEW-1")
+    assert (row.picture, row.values["PictureName"]) == (PNG, "NEW-1.png")
+    writes = pair.exact.writes()
+    pair.clock.advance(3600)
+    await pair.run()
+    assert pair.exact.writes() == writes
+
+
+async def test_extra_fields_are_read_per_item(make: Make) -> None:
+    kind = "  kind_field: Classification1 # its values COMPANY and PERSON say what an account is"
+    pair = make(changed((kind, kind + "\n  read_extra_fields: true")))
+    await pair.run()
     pair.exact_edit("product", "LAMP-1", _extra=[[1, "Material", "Oak"]])
     await pair.run()
-    read = {event.after.sku: event.after for event in pair.events("product", "exact-nl")}
-    assert read["LAMP-1"].attributes == {"Material": "Oak"}
+    last = {event.after.sku: event.after for event in pair.events("product", "exact-nl")}
+    assert last["LAMP-1"].attributes == {"Material": "Oak"}
+    asked = [call["path"] for call in pair.exact.simulator.calls.since(0)["calls"] if "ItemExtraField" in call["path"]]
+    assert asked
 
 
 # --- idempotency ---
