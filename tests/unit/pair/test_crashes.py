@@ -26,6 +26,11 @@ async def article_with_price(pair: Pair) -> None:
     pair.qbo_item("NEW-1", "New lamp", UnitPrice=12)
 
 
+async def item_with_picture(pair: Pair) -> None:
+    await pair.run()
+    pair.exact_picture(pair.exact_item("PIC-1", "Pictured"), b"\x89PNG\r\n\x1a\n")
+
+
 async def order_with_debtor_and_place(pair: Pair) -> None:
     await pair.run()
     ref = pair.qbo_customer("Jan de Boer", email=EMAIL, company=False)
@@ -42,7 +47,13 @@ async def invoice_with_customer(pair: Pair) -> None:
 
 STORIES = {
     story.__name__: story
-    for story in (debtor_with_contact_and_address, article_with_price, order_with_debtor_and_place, invoice_with_customer)
+    for story in (
+        debtor_with_contact_and_address,
+        article_with_price,
+        item_with_picture,
+        order_with_debtor_and_place,
+        invoice_with_customer,
+    )
 }
 
 
