@@ -6,8 +6,9 @@ in conflict or retired? then documents and master data go their own ways.
 
 from bus.core import topics
 from bus.core.errors import RecordError
-from schemas.system import Action, Cause, Command, IntentState, LinkState, Outcome, Standing
+from schemas.system import Action, Cause, Command, IntentState, LinkRecord, LinkState, Outcome, Standing
 from services.sinks.debtors import Debtors
+from services.sinks.desired import facet_of_type
 from services.sinks.documents import Documents
 from services.sinks.making import Maker, gone
 from services.sinks.masters import Masters
@@ -72,8 +73,8 @@ class Carrier:
             document = open_task(self._target, command, raw).document
             applied = self._target.hasher.fields(document) if document is not None and not isinstance(document, Document) else {}
             return Settlement(standing=Standing.UNCHANGED, outcome=Outcome.UNCHANGED, detail="echo", applied=applied)
-        link = self._state.link(command.target_entity or "", command.source)
-        if link is not None and command.target_entity in topics.DOCUMENTS:
+        link = self._document_link(command) if command.target_entity in topics.DOCUMENTS else None
+        if link is not None:
             return Settlement(
                 standing=Standing.WRITTEN,
                 outcome=Outcome.UNCHANGED,
@@ -82,6 +83,17 @@ class Carrier:
                 kept=self._documents.stands(command, link),
             )
         return Settlement(standing=Standing.FILTERED, outcome=Outcome.FILTERED, detail=reason)
+
+    def _document_link(self, command: Command) -> LinkRecord | None:
+        """The document this flow made, else the one the source object has: a withdrawn command does not say which type it was."""
+        assert command.source and command.flow and command.target_entity
+        entity, source = command.target_entity, command.source
+        before = self._state.standing(command.flow, source)
+        facts = self._target.connector.manifest.writes.get(entity)
+        facets = {facet_of_type(kind) for kind in (facts.document_types if facts else ())} - {None}
+        links = [link for facet in sorted(facets, key=str) if (link := self._state.link(entity, source, facet)) is not None]
+        made = next((link for link in links if before is not None and link.external_id == before.external_id), None)
+        return made or self._state.link(entity, source)
 
     async def _finish_older(self, task: Task) -> Settlement | None:
         """An open write of this object, begun by another command, ends before anything newer (law 6). Raises what it raises.

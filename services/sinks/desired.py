@@ -71,6 +71,12 @@ def facet_of(facts: Writes, currency: str | None, home_currency: str | None) -> 
     return currency if facts.facet == "currency" and currency and currency != home_currency else None
 
 
+def facet_of_type(document_type: str | None) -> str | None:
+    """The facet of a document that is none of its entity's canonical types: an estimate is no invoice, so one order may have
+    both. An invoice and a receipt are one sale in two forms and share a link, whichever it became first."""
+    return document_type if document_type and document_type not in canon.InvoiceType.__members__ else None
+
+
 def value_of(command: Command, name: str) -> str | None:
     """A header value the flow resolved."""
     return next((item.value for item in command.resolved if item.name == name and item.line_id is None), None)

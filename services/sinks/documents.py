@@ -40,7 +40,7 @@ class Documents:
                 kept=self.stands(task.command, link),
             )
         ids = await self._references(task, document)
-        is_new = not self._target.is_open(task.entity, task.source, None)
+        is_new = not self._target.is_open(task.entity, task.source, task.facet)
         if is_new and (skipped := await self._existing(task, document, ids)) is not None:
             return skipped
         return await self._create(task, document, ids)
@@ -70,7 +70,7 @@ class Documents:
 
     async def _create(self, task: Task, document: Document, ids: Mapping[str, str]) -> Settlement:
         done = await self._maker.write(self._maker.create(task, ids), task.raw)
-        made = self._maker.made(task.entity, task.source, None, None, done)
+        made = self._maker.made(task.entity, task.source, task.facet, None, done)
         if made.gone:
             end = gone(done.external_id)
             end.changes = made.changes
@@ -108,7 +108,7 @@ class Documents:
                     hint="the reference may be the buyer's own: give the flow another prefix, or link the document by hand",
                 )
             connection = self._state.connection
-            link = link_changes(connection, task.entity, task.source, None, found.record.id, found.number, LinkedBy.MATCH)
+            link = link_changes(connection, task.entity, task.source, task.facet, found.record.id, found.number, LinkedBy.MATCH)
             peer = peer_link(connection, task.entity, task.source, found.record.id, None, self._target.clock.now())
             return Settlement(
                 standing=Standing.WRITTEN,

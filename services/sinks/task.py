@@ -15,7 +15,7 @@ from bus.runtime.codec import Codec
 from bus.runtime.state import AccountState
 from schemas import canon
 from schemas.system import Command, IntentState, ObjectRef
-from services.sinks.desired import facet_of, with_values
+from services.sinks.desired import facet_of, facet_of_type, value_of, with_values
 from services.sinks.ledger import Ledger
 from services.sinks.locks import KeyLocks
 from services.sinks.pictures import Pictures
@@ -97,5 +97,5 @@ def open_task(target: Target, command: Command, raw: bytes) -> Task:
         policy=decode_policy(command.policy or b"{}"),
         document=document,
         echo_fields=frozenset(event.meta.echo_fields),
-        facet=None if entity in topics.DOCUMENTS else target.facet(entity, currency),
+        facet=facet_of_type(value_of(command, "type")) if entity in topics.DOCUMENTS else target.facet(entity, currency),
     )

@@ -100,6 +100,67 @@ async def test_an_estimate_stands_for_an_order(make: Make) -> None:
     assert [sale["kind"] for sale in sales(pair)] == ["ESTIMATE"]
 
 
+ESTIMATES = """
+---
+kind: Flow
+name: exact-orders-to-estimates
+from: {connection: exact-nl, entity: sales_order}
+to: {connection: qbo-nl, entity: sales_invoice, type: "'ESTIMATE'"}
+start: {from: 2026-01-01, by: order_date}
+when: source.fulfilment_status == 'NONE'
+reference: {to: DocNumber, value: "'OFFER-' ~ source.number"}
+write: create
+on_delete: ignore
+customer: {match: [email+kind], missing: create, found: link}
+product: {match: [sku], missing: park, patience: 3d}
+set:
+  vat_code: {table: qbo-vat}
+"""
+
+
+def kinds(pair: Pair) -> list[str]:
+    return sorted(sale["kind"] for sale in pair.qbo.books() if (sale["number"] or "").startswith(("EX-", "OFFER-")))
+
+
+async def test_one_order_becomes_an_estimate_and_later_an_invoice(make: Make) -> None:
+    """Two documents of one order at one target: each flow has its own, and neither makes it twice."""
+    pair = make(changed() + ESTIMATES)
+    order = pair.exact_order(buyer(pair), line(pair), PaymentCondition="30")
+    await pair.run()
+    assert kinds(pair) == ["ESTIMATE"]
+    pair.exact_edit("sales_order", order, DeliveryStatus=21)
+    await pair.run()
+    assert kinds(pair) == ["ESTIMATE", "INVOICE"]
+    offer, sale = pair.standing("exact-orders-to-estimates", order), pair.standing(INVOICES, order)
+    assert (offer.standing, sale.standing) == (Standing.WRITTEN, Standing.WRITTEN)
+    assert offer.external_id != sale.external_id
+    for words in ("first edit", "second edit"):
+        pair.exact_edit("sales_order", order, YourRef=words)
+        await pair.run()
+    assert kinds(pair) == ["ESTIMATE", "INVOICE"]
+
+
+async def test_a_lost_answer_of_the_second_document_is_not_the_first_one(make: Make) -> None:
+    pair = make(changed() + ESTIMATES)
+    order = pair.exact_order(buyer(pair), line(pair), PaymentCondition="30")
+    await pair.run()
+    pair.qbo.process.broken.add(Fault("lost_reply", method="POST", path_prefix="/v3/company/9130357849036726/invoice"))
+    pair.exact_edit("sales_order", order, DeliveryStatus=21)
+    await pair.run()
+    assert kinds(pair) == ["ESTIMATE", "INVOICE"]
+    assert pair.standing(INVOICES, order).external_id != pair.standing("exact-orders-to-estimates", order).external_id
+
+
+async def test_an_invoice_whose_term_says_paid_later_gets_no_receipt_too(pair: Pair) -> None:
+    """Invoice and receipt are one sale in two forms."""
+    order = await delivered(pair, buyer(pair), PaymentCondition="30")
+    pair.exact_edit("sales_order", order, PaymentCondition="PI")
+    await pair.run()
+    assert kinds(pair) == ["INVOICE"]
+    standing = pair.standing(INVOICES, order)
+    assert (standing.standing, standing.outcome) == (Standing.WRITTEN, Outcome.CREATED), "known by its link, not by a search"
+
+
 async def test_a_condition_without_a_row_stops_the_document(make: Make) -> None:
     pair = make(changed(('  - {code: "14", value: Net 14, paid: false}\n', "")))
     order = await delivered(pair, buyer(pair), PaymentCondition="14")
