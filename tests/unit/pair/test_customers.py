@@ -1,5 +1,6 @@
 """Customers both ways: kind, ownership, what is sent and what is not, echoes."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -7,8 +8,9 @@ import pytest
 from bus.simulation.faults import Fault
 from connectors.exact_online.mapping.values import search_mark
 from schemas.system import Cause, LinkState, ObjectRef, Outcome, Standing
-from tests.unit.pair.rig import Pair
+from tests.unit.pair.rig import Pair, changed
 
+Make = Callable[..., Pair]
 EMAIL = "inkoop@vandijk.test"
 DOWN, UP = "customers-exact-to-qbo", "customers-qbo-to-exact"
 LONG = "Van Dijk Verlichting en Aanverwante Artikelen Groothandel B.V."
@@ -266,6 +268,20 @@ async def test_a_lost_answer_of_a_debtor_is_found_by_its_mark(pair: Pair) -> Non
     assert account(pair, rows[0]["id"])["SearchCode"] == intent.steps[0].key
     assert str(intent.steps[0].key).startswith(search_mark("")[:3])
     assert intent.steps[0].body_hash
+
+
+async def test_a_debtors_code_of_a_reserved_range_is_taken_once(make: Make) -> None:
+    """A lost answer is settled by the code, which Exact refuses twice, and by no mark that a user may edit."""
+    kind = "  kind_field: Classification1 # its values COMPANY and PERSON say what an account is"
+    pair = make(changed((kind, kind + "\n  code_range: [5000000, 5999999]")))
+    await pair.run()
+    pair.exact.process.broken.add(Fault("lost_reply", method="POST", path_prefix="/api/v1/1234567/crm/Accounts"))
+    ref = pair.qbo_customer("Jan de Boer", email=EMAIL, company=False)
+    await pair.run()
+    (row,) = [row for row in pair.exact.books("customers") if row["email"] == EMAIL]
+    assert 5_000_000 <= int(account(pair, row["id"])["Code"]) <= 5_999_999
+    standing = pair.standing(UP, ref["value"])
+    assert (standing.standing, standing.external_id) == (Standing.WRITTEN, row["id"])
 
 
 async def test_a_stale_version_is_read_again_and_nothing_of_another_is_lost(pair: Pair) -> None:

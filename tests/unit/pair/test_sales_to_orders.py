@@ -527,3 +527,14 @@ async def test_a_lost_answer_of_an_order_makes_no_second_one(pair: Pair, buyer: 
     invoice = await sold(pair, buyer)
     assert len(orders(pair)) == 1
     assert pair.standing(ORDERS, invoice).standing is Standing.WRITTEN
+
+
+async def test_order_numbers_of_a_reserved_range_are_taken_once(make: Make) -> None:
+    """A lost answer is settled by the number, which Exact refuses twice."""
+    kind = "  kind_field: Classification1 # its values COMPANY and PERSON say what an account is"
+    pair = make(changed((kind, kind + "\n  order_number_range: [700000, 799999]")))
+    pair.exact.process.broken.add(Fault("lost_reply", method="POST", path_prefix="/api/v1/1234567/salesorder/SalesOrders"))
+    invoice = await sold(pair, pair.qbo_customer("Van Dijk B.V.", email=EMAIL))
+    (order,) = orders(pair)
+    assert 700_000 <= int(order["number"]) <= 799_999
+    assert pair.standing(ORDERS, invoice).external_id == order["id"]
