@@ -233,7 +233,9 @@ class Cluster:
 
     def _format(self, java: list[str], properties: Path) -> None:
         cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        command = [*java, "kafka.tools.StorageTool", "format", "--ignore-formatted", "-t", cluster_id, "-c", str(properties)]
+        # One word: an id may begin with a dash, which would be read as an option of its own.
+        options = ["--ignore-formatted", f"--cluster-id={cluster_id}", "--config", str(properties)]
+        command = [*java, "kafka.tools.StorageTool", "format", *options]
         done = subprocess.run(  # noqa: S603
             command, capture_output=True, text=True, check=False, timeout=READY_S
         )

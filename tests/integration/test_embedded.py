@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -110,6 +111,13 @@ def test_data_is_kept_between_starts_on_other_ports(tmp_path):
         produce(cluster, "kept", b"second")
         assert read_all(cluster, "kept", 2) == [b"first", b"second"]
         assert schema_name(cluster, schema_id) == "Thing1"
+
+
+def test_a_cluster_id_that_looks_like_an_option_is_none(tmp_path, monkeypatch):
+    looks_so = uuid.UUID(bytes=b"\xf8" + bytes(range(15)))  # "-A…" once encoded, one start in sixty-four
+    monkeypatch.setattr("bus.embedded.cluster.uuid.uuid4", lambda: looks_so)
+    with Cluster(tmp_path, kafka_port=0, registry_port=0) as cluster:
+        assert cluster.is_running()
 
 
 def test_a_second_start_on_the_same_data_is_refused(fresh_cluster, tmp_path):
