@@ -8,10 +8,12 @@ import time
 from bench import bed, vendor
 from bench.measure import Figure, own_peak_mib
 from bus.core import topics
+from bus.core.clock import Clock
 from bus.runtime.provisioning import ensure_topics
 from bus.runtime.publisher import Publisher, commit_surely
 from bus.runtime.state import AccountState
 from bus.runtime.table import PartitionTable
+from bus.simulation.simulator import InProcess
 from services.pollers.account import AccountPoller, holds
 from services.pollers.publishing import Counts, PageBuilder, Seen
 
@@ -25,7 +27,7 @@ async def figures(size: int) -> list[Figure]:
     recorded = vendor.Recorded(process.transport)
     async with bed.made(clock) as made:
         await ensure_topics(made.settings, [topics.outbound_topic(CONNECTION)])
-        await _once_untimed(process, recorded, clock)
+        await once_untimed(process, recorded, clock, CONNECTION)
         process.simulator.company.tables.clear()  # what is measured from here on is the poller's memory
         recorded.misses = 0
         publisher = Publisher(made.settings, "bench-pollers")
@@ -34,8 +36,8 @@ async def figures(size: int) -> list[Figure]:
         await view.load(topics.STATE, bed.SLOT)
         seen = Seen(CONNECTION, made.codec, {})
         try:
-            changed = await _read(made, process, recorded, publisher, view, seen)
-            unchanged = await _read(made, process, recorded, publisher, view, seen)
+            changed = await read(made, process, recorded, publisher, view, CONNECTION, seen)
+            unchanged = await read(made, process, recorded, publisher, view, CONNECTION, seen)
         finally:
             await view.close()
             await publisher.close()
@@ -46,22 +48,29 @@ async def figures(size: int) -> list[Figure]:
     ]
 
 
-async def _once_untimed(process: object, recorded: vendor.Recorded, clock: vendor.SimulatedTime) -> None:
-    connector, client = bed.connector(process, recorded, clock, CONNECTION)  # type: ignore[arg-type]
+async def once_untimed(process: InProcess, recorded: vendor.Recorded, clock: Clock, name: str) -> None:
+    """One reading of everything, so that the vendor's answers are in memory."""
+    connector, client = bed.connector(process, recorded, clock, name)
     for stream in connector.manifest.streams:
         async for page in connector.read(stream.name, None):
             await connector.complete(page.records)
     await client.aclose()
 
 
-async def _read(
-    made: bed.Bed, process: object, recorded: vendor.Recorded, publisher: Publisher, view: PartitionTable, seen: Seen
+async def read(
+    made: bed.Bed,
+    process: InProcess,
+    recorded: vendor.Recorded,
+    publisher: Publisher,
+    view: PartitionTable,
+    name: str,
+    seen: Seen,
 ) -> float:
     """One reading of everything; records per second."""
-    connector, client = bed.connector(process, recorded, made.clock, CONNECTION)  # type: ignore[arg-type]
-    state, counts = AccountState(CONNECTION), Counts()
+    connector, client = bed.connector(process, recorded, made.clock, name)
+    state, counts = AccountState(name), Counts()
     builder = PageBuilder(
-        connection=CONNECTION,
+        connection=name,
         tenant=bed.TENANT,
         connector=connector,
         codec=made.codec,
@@ -73,7 +82,7 @@ async def _read(
         clock=made.clock,
     )
     poller = AccountPoller(
-        connection=CONNECTION,
+        connection=name,
         connector=connector,
         builder=builder,
         seen=seen,
