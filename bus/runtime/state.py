@@ -69,6 +69,7 @@ class AccountState:
         self._objects: dict[tuple[str, str], ObjectState] = {}
         self._links: dict[LinkKey, LinkRecord] = {}
         self._links_to: defaultdict[tuple[str, str], list[LinkRecord]] = defaultdict(list)
+        self._facets: defaultdict[tuple[str, ObjectRef], set[str]] = defaultdict(set)
         self._intents: dict[LinkKey, IntentRecord] = {}
         self._standings: dict[tuple[str, ObjectRef], StandingRecord] = {}
         self._match: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
@@ -82,6 +83,11 @@ class AccountState:
     def link(self, entity: str, source: ObjectRef, facet: str | None = None) -> LinkRecord | None:
         """The link of a source object."""
         return self._links.get((entity, source, facet or ""))
+
+    def facets(self, entity: str, source: ObjectRef) -> list[str]:
+        """Facets under which a source object has active links, in order."""
+        found = ((facet, self.link(entity, source, facet)) for facet in sorted(self._facets.get((entity, source), ())))
+        return [facet for facet, link in found if link is not None and link.state is LinkState.ACTIVE]
 
     def links_to(self, entity: str, external_id: str) -> list[LinkRecord]:
         """All links that end at one object of this account."""
@@ -152,6 +158,8 @@ class AccountState:
         if old is not None:
             self._links_to[old.entity, old.external_id].remove(old)
         self._links[key] = link
+        if link.facet:
+            self._facets[link.entity, link.source].add(link.facet)
         self._links_to[link.entity, link.external_id].append(link)
 
     def active_link_to(self, entity: str, external_id: str, peer: str) -> LinkRecord | None:

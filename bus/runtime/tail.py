@@ -1,6 +1,6 @@
 """Reads whole topics to their present end, for commands that look things up."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from bus.core import topics
@@ -9,14 +9,26 @@ from bus.runtime.reader import BEGINNING, LogReader, Record
 from bus.runtime.settings import BusSettings
 
 
-async def read_all(settings: BusSettings, codec: Codec, topic: str) -> AsyncIterator[tuple[Record, Any]]:
-    """Every record of a topic with its decoded value (None for a tombstone), partition by partition in order."""
+async def read_all(
+    settings: BusSettings, codec: Codec, topic: str, wanted: Callable[[str], bool] = lambda _key: True
+) -> AsyncIterator[tuple[Record, Any]]:
+    """Records of a topic whose key is wanted, with the decoded value (None for a tombstone), partition by partition in order.
+
+    Others are not decoded: one that is damaged stops nobody who looks for something else.
+    """
+    async for record in read_raw(settings, topic):
+        if wanted(record.key.decode("utf-8", "replace")):
+            yield record, await codec.read(topic, record.value) if record.value is not None else None
+
+
+async def read_raw(settings: BusSettings, topic: str) -> AsyncIterator[Record]:
+    """Every record of a topic as it stands there."""
     reader = LogReader(settings, f"look-{topic}")
     try:
         await reader.assign(topic, dict.fromkeys(await reader.partitions(topic), BEGINNING))
         async for batch in reader.read_to(topic, await reader.ends(topic)):
             for record in batch:
-                yield record, await codec.read(topic, record.value) if record.value is not None else None
+                yield record
     finally:
         await reader.close()
 
@@ -28,14 +40,14 @@ async def trace(settings: BusSettings, codec: Codec, key: str) -> list[dict[str,
     """
     entity = topics.split_key(key)[1]
     steps: list[dict[str, Any]] = []
-    async for record, event in read_all(settings, codec, topics.canonical(entity)):
-        if record.key.decode() == key and event is not None:
+    async for _, event in read_all(settings, codec, topics.canonical(entity), key.__eq__):
+        if event is not None:
             meta = event.meta
             steps.append(
                 _step("event", meta.seq, meta.observed_at, op=str(meta.op), version=meta.source_version, origin=_origin(meta))
             )
-    async for record, result in read_all(settings, codec, topics.RESULTS):
-        if record.key.decode() == key and result is not None:
+    async for _, result in read_all(settings, codec, topics.RESULTS, key.__eq__):
+        if result is not None:
             steps.append(
                 _step(
                     "result",
@@ -53,8 +65,8 @@ async def trace(settings: BusSettings, codec: Codec, key: str) -> list[dict[str,
                     else None,
                 )
             )
-    async for record, letter in read_all(settings, codec, topics.DEAD_LETTERS):
-        if record.key.decode() == key and letter is not None:
+    async for _, letter in read_all(settings, codec, topics.DEAD_LETTERS, key.__eq__):
+        if letter is not None:
             steps.append(
                 _step(
                     "dead letter",

@@ -121,6 +121,7 @@ class Masters:
                 hint="two source objects mean one target object: merge them at the source, or change what they match by",
             )
         connection = self._state.connection
+        task.facet = self._target.facet(task.entity, getattr(self._connector.to_canonical(record), "currency", None))
         change = link_changes(connection, task.entity, task.source, task.facet, record.id, number, LinkedBy.MATCH)
         peer = peer_link(connection, task.entity, task.source, record.id, task.currency, self._target.clock.now())
         await self._target.ledger.commit(Entry(state=self._state, changes=[change], outgoing=[peer]))

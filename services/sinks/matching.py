@@ -13,6 +13,8 @@ from schemas import canon
 from schemas.canon import CustomerKind
 
 Matchable = canon.Customer | canon.Party
+Candidate = tuple[Found, object]
+"""An object that may be meant, with what it holds in canonical form."""
 DEFAULT_MATCH = {"customer": ("email+kind",), "product": ("sku",), "product_category": ("code",)}
 
 
@@ -25,19 +27,25 @@ class Matcher:
         self._hasher = hasher
         self._home_currency = home_currency
 
-    async def customer(self, party: Matchable, methods: Sequence[str], facet: str | None) -> Found | None:
-        """The customer meant by a party, whole and active; None when there is none. Raises AmbiguousMatch."""
+    async def customer(
+        self, party: Matchable, methods: Sequence[str], facet: str | None, *, is_strict: bool = True
+    ) -> Found | None:
+        """The customer meant by a party, whole and active; None when there is none. Raises AmbiguousMatch.
+
+        Customers of the facet come first; others count only where `is_strict` is False.
+        """
         for method in methods:
-            known = await self._confirmed("customer", self._known_customers(party, method), facet)
-            found = self._one(known, method) or self._one(await self._search_customer(party, method, facet), method)
+            known = self._fitting(await self._confirmed("customer", self._known_customers(party, method)), facet, is_strict)
+            found = self._one(known, method)
+            found = found or self._one(await self._search_customer(party, method, facet, is_strict), method)
             if found:
                 return found
         return None
 
     async def product(self, sku: str) -> Found | None:
         """The active product with this SKU; None when there is none. Raises AmbiguousMatch."""
-        known = await self._confirmed("product", self._state.candidates("product", sku_key(sku, self._hasher)), None)
-        if found := self._one(known, f"SKU {sku}"):
+        known = await self._confirmed("product", self._state.candidates("product", sku_key(sku, self._hasher)))
+        if found := self._one([found for found, _ in known], f"SKU {sku}"):
             return found
         searched = [found for found in await self._connector.find("product", Match(sku=sku)) if found.active]
         return self._one(searched, f"SKU {sku}")
@@ -54,8 +62,8 @@ class Matcher:
     async def by_number(self, number: str) -> str | None:
         """Id of the active customer with a debtor number; None when there is none. Raises AmbiguousMatch."""
         key = f"number:{self._hasher.hex(number.strip().encode(), 16)}"
-        known = await self._confirmed("customer", self._state.candidates("customer", key), None)
-        found = self._one(known, f"number {number}")
+        known = await self._confirmed("customer", self._state.candidates("customer", key))
+        found = self._one([found for found, _ in known], f"number {number}")
         if found is None:
             searched = [found for found in await self._connector.find("customer", Match(number=number)) if found.active]
             found = self._one(searched, f"number {number}")
@@ -71,12 +79,12 @@ class Matcher:
         """The object of this account that a customer, product or category of another account means."""
         methods = methods or DEFAULT_MATCH[entity]
         if isinstance(document, canon.Customer):
-            return await self.customer(document, methods, facet)
+            return await self.customer(document, methods, facet, is_strict=False)
         if isinstance(document, canon.Product) and document.sku:
             return await self.product(document.sku)
         keys = match_keys(document, self._hasher)
-        known = await self._confirmed(entity, {i for key in keys for i in self._state.candidates(entity, key)}, None)
-        return self._one(known, entity)
+        known = await self._confirmed(entity, {i for key in keys for i in self._state.candidates(entity, key)})
+        return self._one([found for found, _ in known], entity)
 
     # --- parts -------------------------------------------------------------------------------------------------------------
 
@@ -99,30 +107,28 @@ class Matcher:
     def _all(self, keys: Iterable[str]) -> set[str]:
         return {external_id for key in keys for external_id in self._state.candidates("customer", key)}
 
-    async def _confirmed(self, entity: str, ids: set[str], facet: str | None) -> list[Found]:
-        """The vendor's word on what our records say: gone and inactive ones fall out, and those of another facet."""
-        confirmed = []
+    async def _confirmed(self, entity: str, ids: set[str]) -> list[Candidate]:
+        """The vendor's word on what our records say: gone and inactive ones fall out."""
+        confirmed: list[Candidate] = []
         for external_id in sorted(ids):
             record = await self._connector.fetch(entity, external_id)
             if record is None or record.deleted:
                 continue
             document = self._connector.to_canonical(record)
-            if getattr(document, "active", True) and self._has_facet(entity, document, facet):
-                confirmed.append(Found(record=record, number=getattr(document, "number", None)))
+            if getattr(document, "active", True):
+                confirmed.append((Found(record=record, number=getattr(document, "number", None)), document))
         return confirmed
 
-    async def _search_customer(self, party: Matchable, method: str, facet: str | None) -> list[Found]:
+    async def _search_customer(self, party: Matchable, method: str, facet: str | None, is_strict: bool) -> list[Found]:
         candidates: list[Found] = []
         for match in self._matches(party, method):
             candidates += await self._connector.find("customer", match)
         unique = {found.record.id: found for found in candidates if found.active}
-        fitting = []
-        kinds = {}
-        for found in unique.values():
-            document = self._connector.to_canonical(found.record)
-            if isinstance(document, canon.Customer) and self._has_facet("customer", document, facet):
-                kinds[found.record.id] = document.kind
-                fitting.append(found)
+        documents = {found.record.id: self._connector.to_canonical(found.record) for found in unique.values()}
+        kinds = {
+            external_id: document.kind for external_id, document in documents.items() if isinstance(document, canon.Customer)
+        }
+        fitting = self._fitting([(found, documents[found.record.id]) for found in unique.values()], facet, is_strict)
         if method != "email+kind" or party.kind is CustomerKind.UNKNOWN:
             return fitting
         same = [found for found in fitting if kinds[found.record.id] is party.kind]
@@ -140,11 +146,14 @@ class Matcher:
             return [Match(number=number)]
         return []
 
-    def _has_facet(self, entity: str, document: object, facet: str | None) -> bool:
-        """Where objects have one currency each, that of the facet, or the account's own where there is none."""
-        facts = self._connector.manifest.writes.get(entity)
-        wanted = facet or self._home_currency
-        return facts is None or facts.facet != "currency" or not wanted or getattr(document, "currency", None) in (None, wanted)
+    def _fitting(self, candidates: Sequence[Candidate], facet: str | None, is_strict: bool) -> list[Found]:
+        """Where customers have one currency each: those of the facet's, or of the account's own where there is none."""
+        facts, wanted = self._connector.manifest.writes.get("customer"), facet or self._home_currency
+        everyone = [found for found, _ in candidates]
+        if facts is None or facts.facet != "currency" or not wanted:
+            return everyone
+        own = [found for found, document in candidates if getattr(document, "currency", None) in (None, wanted)]
+        return own if own or is_strict else everyone
 
     @staticmethod
     def _one(found: Sequence[Found], what: str) -> Found | None:

@@ -76,6 +76,17 @@ class Task(msgspec.Struct, kw_only=True):
         return getattr(self.document, "currency", None)
 
 
+def master_facet(target: Target, entity: str, source: ObjectRef, currency: str | None) -> str | None:
+    """Master data goes to the object of its own currency, else to one that is linked under another: it is made once.
+
+    Objects of further currencies are made by the documents that need them.
+    """
+    own = target.facet(entity, currency)
+    if target.state.link(entity, source, own) is not None:
+        return own
+    return next(iter(target.state.facets(entity, source)), own)
+
+
 def open_task(target: Target, command: Command, raw: bytes) -> Task:
     """Opens a WRITE command. Raises MappingError for one that this account cannot be asked."""
     source, entity = command.source, command.target_entity
@@ -97,5 +108,7 @@ def open_task(target: Target, command: Command, raw: bytes) -> Task:
         policy=decode_policy(command.policy or b"{}"),
         document=document,
         echo_fields=frozenset(event.meta.echo_fields),
-        facet=facet_of_type(value_of(command, "type")) if entity in topics.DOCUMENTS else target.facet(entity, currency),
+        facet=facet_of_type(value_of(command, "type"))
+        if entity in topics.DOCUMENTS
+        else master_facet(target, entity, source, currency),
     )

@@ -318,3 +318,19 @@ async def test_nothing_answers_404_because_that_counts_as_an_error(pair: Pair) -
     assert await pair.exact.connector.fetch("customer", "no id of Exact") is None
     statuses = {call["status"] for call in pair.exact.simulator.calls.since(0)["calls"]}
     assert statuses <= {200, 201, 204}
+
+
+# --- currencies ---
+
+
+async def test_a_debtor_known_in_another_currency_only_is_that_customer_and_no_second_one(pair: Pair) -> None:
+    kronor = pair.qbo_customer("Van Dijk B.V.", email=EMAIL, CurrencyRef={"value": "SEK"})["value"]
+    debtor = pair.exact_account("Van Dijk B.V.", Email=EMAIL, Classification1=pair.classification("COMPANY"))
+    await pair.run()
+    pair.exact_edit("customer", debtor, Remarks="betaalt altijd op tijd")
+    await pair.run()
+    assert customer(pair, kronor)["Notes"] == "betaalt altijd op tijd"
+    assert [row["id"] for row in pair.qbo.books("customers")] == [kronor]
+    link = pair.state(pair.qbo).link("customer", ObjectRef(connection="exact-nl", entity="customer", id=debtor), "SEK")
+    assert link is not None
+    assert link.external_id == kronor
