@@ -109,28 +109,11 @@ class TopicFollower:
             places[record.partition] = record.offset + 1
 
 
-class Documents(msgspec.Struct, frozen=True, kw_only=True):
-    """The configuration of one complete version: JSON documents by kind and name."""
+class Following:
+    """What all that keep up with a topic share."""
 
-    version: int = 0
-    digest: str | None = None
-    connections: Mapping[str, dict[str, Any]] = {}
-    flows: Mapping[str, dict[str, Any]] = {}
-    tables: Mapping[str, dict[str, Any]] = {}
-
-
-class ConfigFollower:
-    """Follows bus.config. A version counts only when its VERSION record has come: half an apply is never seen (law 19)."""
-
-    def __init__(
-        self, settings: BusSettings, codec: Codec, on_change: Callable[[Documents], Awaitable[None]] | None = None
-    ) -> None:
-        self.current = Documents()
-        self._codec = codec
-        self._on_change = on_change
-        self._staged: dict[tuple[ConfigKind, str], dict[str, Any]] = {}
-        self._changed = asyncio.Condition()
-        self._follower = TopicFollower(settings, topics.CONFIG, self._take)
+    def __init__(self, settings: BusSettings, topic: str) -> None:
+        self._follower = TopicFollower(settings, topic, self._take)
 
     @property
     def reason(self) -> str | None:
@@ -138,7 +121,7 @@ class ConfigFollower:
         return self._follower.reason
 
     async def start(self) -> None:
-        """Reads bus.config to its end; `on_change` has been called for what stands there when this returns."""
+        """Reads the topic to its end, then on: what was committed before this call is taken when it returns."""
         await self._follower.start()
         await self._follower.caught_up()
 
@@ -149,6 +132,33 @@ class ConfigFollower:
     async def stop(self) -> None:
         """Ends following."""
         await self._follower.stop()
+
+    async def _take(self, record: Record) -> None:
+        raise NotImplementedError
+
+
+class Documents(msgspec.Struct, frozen=True, kw_only=True):
+    """The configuration of one complete version: JSON documents by kind and name."""
+
+    version: int = 0
+    digest: str | None = None
+    connections: Mapping[str, dict[str, Any]] = {}
+    flows: Mapping[str, dict[str, Any]] = {}
+    tables: Mapping[str, dict[str, Any]] = {}
+
+
+class ConfigFollower(Following):
+    """Follows bus.config. A version counts only when its VERSION record has come: half an apply is never seen (law 19)."""
+
+    def __init__(
+        self, settings: BusSettings, codec: Codec, on_change: Callable[[Documents], Awaitable[None]] | None = None
+    ) -> None:
+        super().__init__(settings, topics.CONFIG)
+        self.current = Documents()
+        self._codec = codec
+        self._on_change = on_change
+        self._staged: dict[tuple[ConfigKind, str], dict[str, Any]] = {}
+        self._changed = asyncio.Condition()
 
     async def wait_version(self, version: int) -> Documents:
         """Returns when the configuration is at least this version."""
@@ -192,65 +202,29 @@ class ConfigFollower:
         return {name: document for (found, name), document in self._staged.items() if found is kind}
 
 
-class SubjectKeys:
+class SubjectKeys(Following):
     """Feeds a Privacy with bus.subject-keys."""
 
     def __init__(self, settings: BusSettings, codec: Codec, privacy: Privacy) -> None:
+        super().__init__(settings, topics.SUBJECT_KEYS)
         self._codec = codec
         self._privacy = privacy
-        self._follower = TopicFollower(settings, topics.SUBJECT_KEYS, self._take)
-
-    @property
-    def reason(self) -> str | None:
-        """Why it is behind; None when it follows."""
-        return self._follower.reason
-
-    async def start(self) -> None:
-        """Reads all keys; a key of a blob committed before this call is known when it returns."""
-        await self._follower.start()
-        await self._follower.caught_up()
-
-    async def failure(self) -> None:
-        """Raises what ended following; never returns while it follows."""
-        await self._follower.failure()
-
-    async def stop(self) -> None:
-        """Ends following."""
-        await self._follower.stop()
 
     async def _take(self, record: Record) -> None:
         value = None if record.value is None else await self._codec.read(topics.SUBJECT_KEYS, record.value)
         self._privacy.apply(record.key.decode(), value)
 
 
-class GrantFollower:
+class GrantFollower(Following):
     """Follows bus.grants: the newest grant of every connection, opened."""
 
     def __init__(self, settings: BusSettings, codec: Codec, master: MasterKey) -> None:
+        super().__init__(settings, topics.GRANTS)
         self._codec = codec
         self._box = grants_box(master)
         self._records: dict[str, GrantRecord] = {}
         self._tokens: dict[str, Token] = {}
         self._changed = asyncio.Condition()
-        self._follower = TopicFollower(settings, topics.GRANTS, self._take)
-
-    @property
-    def reason(self) -> str | None:
-        """Why it is behind; None when it follows."""
-        return self._follower.reason
-
-    async def start(self) -> None:
-        """Reads all grants to their end, then on."""
-        await self._follower.start()
-        await self._follower.caught_up()
-
-    async def failure(self) -> None:
-        """Raises what ended following; never returns while it follows."""
-        await self._follower.failure()
-
-    async def stop(self) -> None:
-        """Ends following."""
-        await self._follower.stop()
 
     def tokens(self, connection: str, *, wait_s: float = TOKEN_WAIT_S) -> "GrantTokens":
         """The TokenSource of one connection."""
