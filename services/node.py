@@ -11,6 +11,7 @@ from bus.embedded.artifacts import Progress
 from bus.runtime.privacy import MasterKey
 from bus.runtime.provisioning import ensure_topics
 from bus.runtime.registry import RegistryClient
+from bus.runtime.running import Notice, announce
 from bus.runtime.settings import BusSettings, load_settings
 from bus.runtime.supervisor import Child, Supervisor, python
 
@@ -42,6 +43,7 @@ class Node:
         if not settings.kafka_bootstrap:
             self.cluster = Cluster(settings.data_dir, kafka_port=kafka_port, registry_port=registry_port, progress=progress)
         self.supervisor: Supervisor | None = None
+        self._notice: Notice | None = None
 
     @property
     def settings(self) -> BusSettings:
@@ -54,13 +56,15 @@ class Node:
         return {kafka: self.cluster.bootstrap, registry: self.cluster.registry_url}
 
     async def start(self) -> None:
-        """Steps: 1 cluster; 2 schemas; 3 topics. The services come with `run`."""
+        """Steps: 1 cluster; 2 schemas; 3 topics; 4 the data folder says where. The services come with `run`."""
         if self.cluster is not None:
             await asyncio.to_thread(self.cluster.start)  # 1
             log.info("cluster is ready", extra={"kafka": self.cluster.bootstrap, "registry": self.cluster.registry_url})
         async with RegistryClient.of(self.settings) as registry:
             await registry.register_all()  # 2
         await ensure_topics(self.settings, fixed_topics(self.settings.slots, self.settings.partitions))  # 3
+        if self.cluster is not None:
+            self._notice = announce(self.settings.data_dir, self.cluster.bootstrap, self.cluster.registry_url)  # 4
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serves until told to stop, then ends the cluster."""
@@ -78,6 +82,8 @@ class Node:
 
     async def close(self) -> None:
         """Ends the embedded cluster; its data stays."""
+        if self._notice is not None:
+            self._notice.withdraw()
         if self.cluster is not None:
             await asyncio.to_thread(self.cluster.stop)
 

@@ -1,6 +1,5 @@
 """`bus validate`, `bus diff` and `bus apply`."""
 
-import asyncio
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,9 +7,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from bus.cli.session import connected, emit
+
 if TYPE_CHECKING:
     from bus.core.configuration import Problem
     from bus.core.configuration.difference import Change
+    from bus.runtime.codec import Codec
     from bus.runtime.settings import BusSettings
     from bus.runtime.validation import Forecast, Report
 
@@ -29,7 +31,7 @@ def validate(path: Path, as_json: bool) -> None:
     """Check a configuration: every problem with file, line, key and fix. Changes nothing."""
     report = _report(path, _settings(), as_json)
     if as_json:
-        _emit(_as_json(report))
+        emit(_as_json(report))
         return
     _show_warnings(report.warnings)
     _show_forecasts(report.forecasts)
@@ -48,13 +50,12 @@ def diff(path: Path, as_json: bool) -> None:
     settings = _settings()
     report = _report(path, settings, as_json)
 
-    async def run() -> "list[Change]":
-        codec = await _codec(settings)
-        return await compare(settings, codec, report.accepted(), SystemClock())
+    async def look(cluster: "BusSettings", codec: "Codec") -> "list[Change]":
+        return await compare(cluster, codec, report.accepted(), SystemClock())
 
-    changes = asyncio.run(run())
+    changes = connected(look)
     if as_json:
-        _emit({"ok": True, "changes": _changes(changes)})
+        emit({"ok": True, "changes": _changes(changes)})
         return
     _show_changes(changes)
 
@@ -73,16 +74,15 @@ def apply(path: Path, as_json: bool, allow_remove: bool) -> None:
     settings = _settings()
     report = _report(path, settings, as_json)
 
-    async def run() -> Applied:
-        codec = await _codec(settings)
-        return await publish(settings, codec, report.accepted(), SystemClock(), allow_remove=allow_remove)
+    async def run(cluster: "BusSettings", codec: "Codec") -> Applied:
+        return await publish(cluster, codec, report.accepted(), SystemClock(), allow_remove=allow_remove)
 
     try:
-        applied = asyncio.run(run())
+        applied = connected(run)
     except ConfigurationRefused as error:
         _refuse(error.problems, as_json)
     if as_json:
-        _emit({"ok": True, "version": applied.version, "changes": _changes(applied.changes), "topics": list(applied.topics)})
+        emit({"ok": True, "version": applied.version, "changes": _changes(applied.changes), "topics": list(applied.topics)})
         return
     _show_warnings(report.warnings)
     _show_changes(applied.changes)
@@ -96,16 +96,6 @@ def _settings() -> "BusSettings":
     from bus.runtime.settings import load_settings
 
     return load_settings()
-
-
-async def _codec(settings: "BusSettings") -> Any:
-    from bus.runtime.codec import Codec
-    from bus.runtime.registry import RegistryClient
-
-    settings.require_cluster()
-    codec = Codec(RegistryClient.of(settings))
-    await codec.open()
-    return codec
 
 
 def _report(path: Path, settings: "BusSettings", as_json: bool) -> "Report":
@@ -125,18 +115,12 @@ def _report(path: Path, settings: "BusSettings", as_json: bool) -> "Report":
 
 def _refuse(problems: "Sequence[Problem]", as_json: bool) -> NoReturn:
     if as_json:
-        _emit({"ok": False, "problems": [_problem(problem) for problem in problems]})
+        emit({"ok": False, "problems": [_problem(problem) for problem in problems]})
     else:
         for problem in problems:
             click.echo(str(problem), err=True)
         click.echo(f"{len(problems)} problems, nothing was applied", err=True)
     sys.exit(REFUSED)
-
-
-def _emit(value: Any) -> None:
-    import msgspec
-
-    click.echo(msgspec.json.format(msgspec.json.encode(value)).decode())
 
 
 def _problem(problem: "Problem") -> dict[str, Any]:

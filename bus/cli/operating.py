@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from bus.cli.session import as_json_option, connected, emit, table
+from bus.cli.session import as_json_option, connected, emit, table, with_registry
 
 
 @click.command()
@@ -32,9 +32,17 @@ def topics_command(as_json: bool) -> None:
     async def look(settings: Any, codec: Any) -> list[dict[str, Any]]:
         import asyncio
 
+        from confluent_kafka import KafkaException
+
         from bus.runtime import kafka
 
-        found = await asyncio.to_thread(lambda: kafka.admin(settings).list_topics(timeout=kafka.REQUEST_TIMEOUT_S).topics)
+        def ask() -> Any:
+            try:
+                return kafka.admin(settings).list_topics(timeout=kafka.REQUEST_TIMEOUT_S).topics
+            except KafkaException as error:
+                raise kafka.translate(error, "listing topics") from error
+
+        found = await asyncio.to_thread(ask)
         return [
             {"name": name, "partitions": len(topic.partitions)}
             for name, topic in sorted(found.items())
@@ -57,22 +65,15 @@ def schemas() -> None:
 @as_json_option
 def register(as_json: bool) -> None:
     """Register all schemas, with compatibility FULL_TRANSITIVE, and create the topics that do not depend on a connection."""
-    import asyncio
-
     from bus.core.topics import fixed_topics
     from bus.runtime.provisioning import ensure_topics
-    from bus.runtime.registry import RegistryClient
-    from bus.runtime.settings import load_settings
 
-    async def run() -> dict[str, int]:
-        settings = load_settings()
-        settings.require_cluster()
-        async with RegistryClient.of(settings) as registry:
-            ids = await registry.register_all()
+    async def run(settings: Any, registry: Any) -> dict[str, int]:
+        ids: dict[str, int] = await registry.register_all()
         await ensure_topics(settings, fixed_topics(settings.slots, settings.partitions))
         return ids
 
-    ids = asyncio.run(run())
+    ids = with_registry(run)
     if as_json:
         emit({"ids": ids})
         return
@@ -84,18 +85,12 @@ def register(as_json: bool) -> None:
 @schemas.command("check")
 def check_schemas() -> None:
     """Say what the registry or the linter would refuse. Changes nothing."""
-    import asyncio
 
-    from bus.runtime.registry import RegistryClient
-    from bus.runtime.settings import load_settings
+    async def run(_settings: Any, registry: Any) -> list[str]:
+        found: list[str] = await registry.check_all()
+        return found
 
-    async def run() -> list[str]:
-        settings = load_settings()
-        settings.require_cluster()
-        async with RegistryClient.of(settings) as registry:
-            return await registry.check_all()
-
-    problems = asyncio.run(run())
+    problems = with_registry(run)
     for problem in problems:
         click.echo(problem, err=True)
     if problems:

@@ -8,6 +8,7 @@ import click
 
 if TYPE_CHECKING:
     from bus.runtime.codec import Codec
+    from bus.runtime.registry import RegistryClient
     from bus.runtime.settings import BusSettings
 
 T = TypeVar("T")
@@ -17,20 +18,37 @@ as_json_option = click.option("--json", "as_json", is_flag=True, help="One JSON 
 
 
 def connected(work: "Callable[[BusSettings, Codec], Awaitable[T]]") -> T:
-    """Runs work against the cluster named by BUS_KAFKA_BOOTSTRAP and BUS_REGISTRY_URL."""
+    """Runs work against the cluster that `cluster_settings` finds. Raises BrokerUnreachable when it does not answer."""
     from bus.runtime.codec import Codec
+
+    async def run(settings: "BusSettings", registry: "RegistryClient") -> T:
+        codec = Codec(registry)
+        await codec.open()
+        return await work(settings, codec)
+
+    return with_registry(run)
+
+
+def with_registry(work: "Callable[[BusSettings, RegistryClient], Awaitable[T]]") -> T:
+    """Like `connected`, for work that needs no schemas to be registered."""
+    from bus.runtime.reachability import require_answers
     from bus.runtime.registry import RegistryClient
-    from bus.runtime.settings import load_settings
 
     async def run() -> T:
-        settings = load_settings()
-        settings.require_cluster()
+        settings = cluster_settings()
         async with RegistryClient.of(settings) as registry:
-            codec = Codec(registry)
-            await codec.open()
-            return await work(settings, codec)
+            await require_answers(settings, registry)
+            return await work(settings, registry)
 
     return asyncio.run(run())
+
+
+def cluster_settings() -> "BusSettings":
+    """Settings with the cluster of BUS_KAFKA_BOOTSTRAP and BUS_REGISTRY_URL, else of the bus that runs on BUS_DATA_DIR."""
+    from bus.runtime.running import located
+    from bus.runtime.settings import load_settings
+
+    return located(load_settings())
 
 
 def emit(value: Any) -> None:
