@@ -58,7 +58,7 @@ class Node:
     async def start(self) -> None:
         """Steps: 1 cluster; 2 schemas; 3 topics; 4 the data folder says where. The services come with `run`."""
         if self.cluster is not None:
-            await asyncio.to_thread(self.cluster.start)  # 1
+            await _start(self.cluster)  # 1
             log.info("cluster is ready", extra={"kafka": self.cluster.bootstrap, "registry": self.cluster.registry_url})
         async with RegistryClient.of(self.settings) as registry:
             await registry.register_all()  # 2
@@ -86,6 +86,17 @@ class Node:
             self._notice.withdraw()
         if self.cluster is not None:
             await asyncio.to_thread(self.cluster.stop)
+
+
+async def _start(cluster: Cluster) -> None:
+    """Starts a cluster; cancelled, it returns when nothing is left of the start."""
+    starting = asyncio.ensure_future(asyncio.to_thread(cluster.start))
+    try:
+        await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        cluster.give_up()
+        await asyncio.gather(starting, return_exceptions=True)
+        raise
 
 
 def node_settings(data_dir: Path | None) -> BusSettings:

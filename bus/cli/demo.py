@@ -11,6 +11,7 @@ from bus.cli.session import emit, table
 if TYPE_CHECKING:
     from bus.runtime.books import Books
     from services.demonstration.play import Outcomes
+    from services.demonstration.surroundings import Surroundings
 
 
 @click.command()
@@ -19,17 +20,27 @@ if TYPE_CHECKING:
 @click.option("--real-limits", is_flag=True, help="Keep the vendors' own call limits.")
 @click.option("--example", type=click.Path(path_type=Path), default=Path("examples/quickbooks-exact"), show_default=True)
 @click.option("--folder", type=click.Path(path_type=Path), default=Path(".data/demo"), show_default=True, help="Emptied first.")
+@click.option("--stay", is_flag=True, help="Keep everything running afterwards, to look around and try, until Ctrl-C.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of tables.")
-def demo(orders: int, seed: int, real_limits: bool, example: Path, folder: Path, as_json: bool) -> None:
+def demo(orders: int, seed: int, real_limits: bool, example: Path, folder: Path, stay: bool, as_json: bool) -> None:
     """Watch two simulated systems being kept in step through a real Kafka; exit 0 only if the books balance."""
-    import asyncio
-
     from rich.console import Console
     from rich.live import Live
 
+    from bus.cli.interruption import Interrupted, until_interrupted
     from bus.runtime import logs
     from services.demonstration.play import Play
 
+    def report(outcomes: "Outcomes") -> None:
+        emit(_plain(outcomes)) if as_json else _report(outcomes)
+
+    def encore(outcomes: "Outcomes", around: "Surroundings") -> None:
+        live.stop()
+        played.append(outcomes)
+        report(outcomes)
+        _invite(around)
+
+    played: list[Outcomes] = []
     logs.configure("demo", "WARNING")
     console = Console(stderr=True)
     with Live(console=console, auto_refresh=False, transient=True) as live:
@@ -42,12 +53,25 @@ def demo(orders: int, seed: int, real_limits: bool, example: Path, folder: Path,
             tell=lambda text: console.print(f"[bold]·[/bold] {text}"),
             show=lambda books: live.update(_progress(books), refresh=True),
         )
-        outcomes = asyncio.run(play.run())
-    if as_json:
-        emit(_plain(outcomes))
-    else:
-        _report(outcomes)
-    sys.exit(0 if outcomes.holds else 1)
+        try:
+            played.append(until_interrupted(lambda: play.run(encore if stay else None)))
+        except Interrupted as interrupted:
+            if not played:
+                sys.exit(interrupted.exit_code)
+    if not stay:
+        report(played[0])
+    sys.exit(0 if played[0].holds else 1)
+
+
+def _invite(around: "Surroundings") -> None:
+    """To stderr, like the progress: stdout may be a JSON object for somebody."""
+    click.echo(f"\neverything keeps running: Kafka {around.kafka_bootstrap}, registry {around.registry_url}", err=True)
+    for connection, url in around.simulators.items():
+        click.echo(f"simulator of {connection}: {url}, its control below {url}/_sim/ (info, books, calls, counts)", err=True)
+    click.echo("to try in another terminal, in this folder:", err=True)
+    for what, command in around.commands:
+        click.echo(f"  # {what}\n  {command}", err=True)
+    click.echo("Ctrl-C ends it all", err=True)
 
 
 def _progress(books: "Books") -> Any:

@@ -14,7 +14,7 @@ import click
 
 from bus.core.errors import BusError, FatalError
 
-OWN_MODULES = frozenset({"main", "output", "session"})
+OWN_MODULES = frozenset({"interruption", "main", "session"})
 """Modules of this package that hold no commands."""
 
 

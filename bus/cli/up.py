@@ -1,8 +1,12 @@
 """`bus up` and `bus simulate`."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from services.node import Node
 
 
 @click.command()
@@ -14,35 +18,38 @@ import click
 @click.option("--registry-port", default=18081, envvar="BUS_EMBEDDED_REGISTRY_PORT", show_default=True)
 def up(data_dir: Path | None, only: tuple[str, ...], kafka_port: int, registry_port: int) -> None:
     """Run everything on this machine: embedded Kafka and registry unless BUS_KAFKA_BOOTSTRAP is set, and all services."""
-    import asyncio
-
+    from bus.cli.interruption import Interrupted, until_interrupted
     from bus.runtime import logs
     from services.node import SERVICES, Node, node_settings
 
     settings = node_settings(data_dir)
     logs.configure("up", settings.log_level)
     node = Node(settings, only=only or SERVICES, kafka_port=kafka_port, registry_port=registry_port)
-    asyncio.run(_run(node))
+    try:
+        until_interrupted(lambda: _run(node))
+    except Interrupted:
+        click.echo("stopped; the data is kept", err=True)
 
 
-async def _run(node: object) -> None:
+async def _run(node: "Node") -> None:
     import asyncio
-    import signal
 
-    from services.node import Node
-
-    assert isinstance(node, Node)
-    stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
     try:
         await node.start()
-        click.echo(
-            f"export BUS_KAFKA_BOOTSTRAP={node.settings.kafka_bootstrap} BUS_REGISTRY_URL={node.settings.registry_url}", err=True
-        )
-        await node.run(stop)
+        click.echo(_where(node), err=True)
+        await node.run(asyncio.Event())
     finally:
         await node.close()
+
+
+def _where(node: "Node") -> str:
+    settings = node.settings
+    place = f"ready: Kafka at {settings.kafka_bootstrap}, registry at {settings.registry_url}"
+    if node.cluster is None:
+        return f"{place}; `bus status` shows what it does, with the same variables set"
+    if settings.data_dir == Path(".data"):
+        return f"{place}; `bus status` in another terminal, in this folder, shows what it does"
+    return f"{place}; commands in another terminal find it with: export BUS_DATA_DIR={settings.data_dir.absolute()}"
 
 
 @click.command()

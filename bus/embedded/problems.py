@@ -9,3 +9,7 @@ class EmbeddedError(FatalError):
 
 class DownloadError(EmbeddedError):
     """A locked artifact is not in the cache and cannot be had."""
+
+
+class StartGivenUp(EmbeddedError):
+    """Somebody asked for the end before the start had come to its own."""

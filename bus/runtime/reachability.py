@@ -50,7 +50,8 @@ async def _answer(asked: Awaitable[None], place: str, variable: str) -> None:
         await asyncio.wait_for(asked, COMMAND_S + 1)
     except (TransientError, TimeoutError):
         raise BrokerUnreachable(
-            f"{place} does not answer: check {variable} and that it runs, or unset BUS_KAFKA_BOOTSTRAP to ask the bus on BUS_DATA_DIR"
+            f"{place} does not answer: check {variable} and that it runs, "
+            "or unset BUS_KAFKA_BOOTSTRAP: then the bus on BUS_DATA_DIR is asked"
         ) from None
 
 

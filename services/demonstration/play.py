@@ -1,14 +1,13 @@
 """The demo from curtain to verdict.
 
 1. simulators; 2. cluster, schemas, topics; 3. secrets and configuration; 4. services, until quiet; 5. verdict;
-6. cursors deleted, everything read again, nothing written; 7. everything stopped.
+6. cursors deleted, everything read again, nothing written, then the encore; 7. everything stopped.
 """
 
 import asyncio
 import base64
 import contextlib
 import os
-import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import date, timedelta
@@ -34,12 +33,14 @@ from schemas.system import LinkedBy, Outcome, ResultRecord
 from services.demonstration.stage import (
     DemoError,
     SimulatorProcess,
+    emptied,
     read_documents,
     systems_of,
     turned,
     write_configuration,
     write_secrets,
 )
+from services.demonstration.surroundings import Surroundings, read_edit, surroundings
 from services.demonstration.verdict import Finding, check_creates, check_documents, read_creates, read_expectations
 from services.node import SERVICES, Node
 
@@ -51,6 +52,7 @@ LOOK_EVERY_S = 0.5
 LOOKS = 4
 QUIET_S = 300.0
 
+Encore = Callable[["Outcomes", Surroundings], None]
 Tell = Callable[[str], None]
 Show = Callable[[Books], None]
 
@@ -95,14 +97,19 @@ class Play:
         self._start = date.today() - timedelta(days=START_BEFORE_DAYS)  # noqa: DTZ011 - a business day of this machine
         self._clock = SystemClock()
 
-    async def run(self) -> Outcomes:
-        """Plays; whatever happens, everything that was started is ended."""
-        shutil.rmtree(self._folder, ignore_errors=True)
-        self._folder.mkdir(parents=True)
+    async def run(self, encore: Encore | None = None) -> Outcomes:
+        """Plays; whatever happens, everything that was started is ended.
+
+        With an `encore` the services run again behind the second run, until this is cancelled; it is told where everything is.
+        """
+        documents = read_documents(self._example)
+        with emptied(self._folder):
+            return await self._play(documents, encore)
+
+    async def _play(self, documents: list[dict[str, Any]], encore: Encore | None) -> Outcomes:
         began = self._clock.boot_ms()
         node: Node | None = None
         try:
-            documents = read_documents(self._example)
             await self._start_simulators(systems_of(documents))  # 1
             settings = self._settings()
             node = Node(settings, kafka_port=0, registry_port=0, environment=self._environment(settings), logs=self._folder)
@@ -114,14 +121,18 @@ class Play:
                 await codec.open()
                 configuration, version = await self._apply(node.settings, codec, documents)  # 3
                 outcomes = await self._serve(node, codec, configuration, version)  # 4 to 6
-            outcomes.seconds["embedded ready"] = (ready - began) / 1000
-            outcomes.seconds["all"] = (self._clock.boot_ms() - began) / 1000
+                outcomes.seconds["embedded ready"] = (ready - began) / 1000
+                outcomes.seconds["all"] = (self._clock.boot_ms() - began) / 1000
+                if encore is not None:
+                    await self._stay(node, codec, outcomes, encore)
             return outcomes
         finally:
-            if node is not None:
-                await node.close()
-            for simulator in self._simulators.values():  # 7
-                await simulator.stop()
+            try:
+                if node is not None:
+                    await node.close()
+            finally:
+                for simulator in self._simulators.values():  # 7
+                    await simulator.stop()
 
     # --- 1 to 3 --------------------------------------------------------------------------------------------------------------
 
@@ -220,6 +231,19 @@ class Play:
             with contextlib.suppress(Exception):
                 await services
 
+    async def _stay(self, node: Node, codec: Codec, outcomes: Outcomes, encore: Encore) -> None:
+        """Runs all services until cancelled."""
+        results = [result async for _, result in read_all(node.settings, codec, topics.RESULTS) if result is not None]
+        places = {name: simulator.base_url for name, simulator in self._simulators.items()}
+        edit = read_edit(self._example / "expected.toml")
+        services = asyncio.ensure_future(node.serve(asyncio.Event()))
+        try:
+            encore(outcomes, surroundings(node.settings, places, outcomes.example, edit, results))
+            await services
+        finally:
+            services.cancel()
+            await asyncio.gather(services, return_exceptions=True)
+
     async def _forget_cursors(self, settings: BusSettings, codec: Codec, configuration: Configuration) -> None:
         """Tombstones for every cursor, under the pollers' own identity: whoever still polled would be fenced."""
         for slot in sorted({topics.slot_of(name, settings.slots) for name in configuration.connections}):
@@ -293,4 +317,5 @@ def _example(results: list[ResultRecord], books: Mapping[str, Any]) -> dict[str,
     source = next((d for d in books[best.source.connection]["documents"] if d["id"] == best.source.id), None)
     target = next((d for d in books[best.connection]["documents"] if d["id"] == best.external_id), None)
     added = [{"line": i.line_id, "name": i.name, "value": i.value, "rule": i.rule} for i in best.resolved]
-    return {"flow": best.flow, "source": source, "target": target, "added": added}
+    key = topics.event_key(best.source.connection, best.source.entity, best.source.id)
+    return {"flow": best.flow, "key": key, "source": source, "target": target, "added": added}

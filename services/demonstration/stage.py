@@ -2,10 +2,12 @@
 
 import asyncio
 import contextlib
+import fcntl
 import os
+import shutil
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,8 @@ START_S = 60.0
 RAISED_FACTOR = 1_000
 """What the demo multiplies call limits by, on both sides, unless they are to be kept."""
 STOP_S = 10.0
+MARK = "demo.lock"
+"""Says that a folder is a demo's, and is locked while one runs."""
 
 
 class DemoError(FatalError):
@@ -44,29 +48,32 @@ class SimulatorProcess:
         """Starts `bus simulate SYSTEM` and reads its first line. It ends when this process does."""
         read_end, write_end = os.pipe()
         command = [sys.executable, "-m", "bus.cli.main", "simulate", system, "--orders", str(orders), "--seed", str(seed)]
-        with log.open("ab") as file:
-            process = await asyncio.create_subprocess_exec(
-                *command,
-                *(["--real-limits"] if real_limits else []),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=file,
-                pass_fds=(read_end,),
-                start_new_session=True,
-                env={**os.environ, GUARD_VARIABLE: str(read_end)},
-                limit=1 << 20,
-            )
-        os.close(read_end)
-        assert process.stdout is not None
         try:
-            line = await asyncio.wait_for(process.stdout.readline(), START_S)
-        except TimeoutError:
-            line = b""
-        if not line:
+            with log.open("ab") as file:
+                process = await asyncio.create_subprocess_exec(
+                    *command,
+                    *(["--real-limits"] if real_limits else []),
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=asyncio.subprocess.PIPE,
+                    stderr=file,
+                    pass_fds=(read_end,),
+                    start_new_session=True,
+                    env={**os.environ, GUARD_VARIABLE: str(read_end)},
+                    limit=1 << 20,
+                )
+        except BaseException:
+            os.close(write_end)
+            raise
+        finally:
+            os.close(read_end)
+        try:
+            return cls(system, await _first_line(process, system, log), process, write_end)
+        except BaseException:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
-            raise DemoError(f"the simulator of {system} did not start: see {log}")
-        return cls(system, msgspec.json.decode(line), process, write_end)
+            await process.wait()
+            os.close(write_end)
+            raise
 
     async def ask(self, what: str, **params: str) -> Any:
         """An answer of the control API."""
@@ -89,6 +96,42 @@ class SimulatorProcess:
         except TimeoutError:
             self._process.kill()
         os.close(self._guard)
+
+
+async def _first_line(process: asyncio.subprocess.Process, system: str, log: Path) -> dict[str, Any]:
+    """What a simulator says of itself when it listens."""
+    assert process.stdout is not None
+    line = b""
+    with contextlib.suppress(TimeoutError):
+        line = await asyncio.wait_for(process.stdout.readline(), START_S)
+    if not line:
+        raise DemoError(f"the simulator of {system} did not start: see {log}")
+    said: dict[str, Any] = msgspec.json.decode(line)
+    return said
+
+
+@contextlib.contextmanager
+def emptied(folder: Path) -> Iterator[None]:
+    """An empty folder of a demo's own. Raises DemoError where it holds something no demo made, or another demo runs in it."""
+    mark = folder / MARK
+    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not mark.exists())):
+        raise DemoError(f"{folder} holds what no demo made and is left alone: name another folder with --folder, or remove it")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = mark.open("a")
+    except OSError as error:
+        raise DemoError(f"{folder} cannot be written to ({error.strerror}): name another folder with --folder") from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DemoError(f"another demo runs in {folder}: end it, or name another folder with --folder") from None
+        for path in folder.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path != mark:
+                path.unlink()
+        yield
 
 
 def systems_of(documents: Sequence[Mapping[str, Any]]) -> dict[str, str]:
