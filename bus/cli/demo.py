@@ -1,5 +1,6 @@
 """`bus demo`."""
 
+import logging
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,6 +43,7 @@ def demo(orders: int, seed: int, real_limits: bool, example: Path, folder: Path,
 
     played: list[Outcomes] = []
     logs.configure("demo", "WARNING")
+    logging.getLogger("bus.kafka").setLevel(logging.ERROR)  # it repeats by itself what a cluster refuses while it comes up
     console = Console(stderr=True)
     with Live(console=console, auto_refresh=False, transient=True) as live:
         play = Play(

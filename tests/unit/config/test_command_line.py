@@ -3,7 +3,7 @@
 import msgspec
 from click.testing import CliRunner
 
-from bus.cli.main import bus
+from bus.cli.group import bus
 from bus.core.errors import BrokerUnreachable
 from tests.unit.config.test_bad_input import GOOD
 
