@@ -18,7 +18,7 @@ and nothing is logged here.
 import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from decimal import Decimal
 from functools import cache
 from typing import Any, Literal, NamedTuple, TypeVar
@@ -149,6 +149,8 @@ class VendorClient:
         percent = manifest.polling_share_pct if share == "poll" else 100 - manifest.polling_share_pct
         self._errors = ErrorBudget(manifest.error_limit, share_pct=percent, clock=clock)
         self._room = asyncio.Semaphore(manifest.concurrent_calls_max)
+        self._reads = asyncio.Semaphore(manifest.concurrent_calls_max)
+        """Reads queue here first: few of them stand before a write, whose time runs while it waits for room."""
         self._tokens = tokens
         self._refused_version = -1
         self._clock = clock
@@ -234,7 +236,7 @@ class VendorClient:
         return await self._once(ask)  # 6
 
     async def _once(self, ask: _Ask) -> Answer:
-        async with self._room:
+        async with nullcontext() if ask.write else self._reads, self._room:
             async with self._unsent(ask):
                 token = await self._token() if ask.authorize else None  # 1
                 await self._errors.enter(ask.path)

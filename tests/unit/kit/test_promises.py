@@ -197,6 +197,23 @@ async def test_calls_in_flight_are_bounded() -> None:
     assert desk.client.calls == 20
 
 
+async def test_a_write_waits_behind_few_reads_however_many_are_asked_for() -> None:
+    """Its time runs while it waits; that of a read does not."""
+
+    async def handler(_: httpx.Request) -> httpx.Response:
+        await asyncio.sleep(0)
+        return httpx.Response(200, json={})
+
+    desk = Desk(handler, concurrent_calls_max=3)
+    reads = [asyncio.ensure_future(desk.client.call("GET", "x")) for _ in range(50)]
+    for _ in range(2):
+        await asyncio.sleep(0)
+    await desk.write()
+    before = [request.method for request in desk.sent].index("POST")
+    assert 3 <= before <= 3 * 3
+    await asyncio.gather(*reads)
+
+
 # --- writes end in time ---------------------------------------------------------------------------------------------------
 
 
