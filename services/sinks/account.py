@@ -47,7 +47,8 @@ CLOCK_SKEW_S = 5
 """An observation this close to our own write may be older than it: the next poll observes again."""
 BUG_RETRY_S = 3_600
 CREDENTIAL_RETRY_S = 30
-PARALLEL_OBJECTS_MAX = 8
+PARALLEL_OBJECTS_MAX = 64
+"""Objects under way at one time, which share transactions; how many calls that makes is the client's to bound."""
 
 Lane = tuple[str, ...]
 

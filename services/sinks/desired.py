@@ -1,8 +1,10 @@
 """The document a target must hold: the source's facts with the flow's values put in. Pure."""
 
+from collections.abc import Callable
 from datetime import date
 from decimal import Decimal
-from typing import get_args, get_type_hints
+from functools import cache
+from typing import Any, get_args, get_type_hints
 
 import msgspec
 
@@ -12,10 +14,12 @@ from bus.kit.manifest import Writes
 from schemas import canon
 from schemas.system import Command, Resolved, ValueKind
 
+_hints: Callable[[type], dict[str, Any]] = cache(get_type_hints)
+
 
 def with_values(document: Entity, resolved: list[Resolved]) -> Entity:
     """Puts header values that are canonical fields into the document; the rest stays with the write."""
-    hints = get_type_hints(type(document))
+    hints = _hints(type(document))
     changes: dict[str, object] = {}
     custom = dict(document.custom_fields) if hasattr(document, "custom_fields") else {}
     for item in resolved:

@@ -1,5 +1,6 @@
 """Makes a write, and says what it made true: intent closed, link, object, and the peer's word of it."""
 
+import asyncio
 from collections.abc import Mapping
 
 import msgspec
@@ -12,6 +13,9 @@ from services.sinks.ledger import Change, Entry
 from services.sinks.settlement import Published, Settlement, link_changes, object_change, peer_link
 from services.sinks.task import Target, Task
 from services.sinks.writing import Done, Incomplete, Writer
+
+PICTURED_WRITES_MAX = 8
+"""Writes of one account under way with pictures in memory, which have megabytes."""
 
 
 class Made(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,6 +33,7 @@ class Maker:
     def __init__(self, target: Target) -> None:
         self._target = target
         self._writer = Writer(target.connector, target.state, target.ledger, target.clock, target.hasher)
+        self._pictured = asyncio.Semaphore(PICTURED_WRITES_MAX)
 
     def create(self, task: Task, ids: Mapping[str, str]) -> Write:
         """The create that a task asks for."""
@@ -51,7 +56,13 @@ class Maker:
 
         An object whose later step was refused is linked first, so that it is never made again.
         """
-        write = await self._illustrated(write)
+        facts = self._target.connector.manifest.writes.get(write.entity)
+        if facts is None or "images" not in facts.fields or not sends_images(write):
+            return await self._surely(write, raw)
+        async with self._pictured:
+            return await self._surely(await self._illustrated(write, facts.pictures_max), raw)
+
+    async def _surely(self, write: Write, raw: bytes) -> Done:
         try:
             done = await self._writer.write(write, raw)
         except Incomplete as part:
@@ -63,14 +74,11 @@ class Maker:
             done.result = msgspec.structs.replace(done.result, record=record, as_sent=False)
         return done
 
-    async def _illustrated(self, write: Write) -> Write:
+    async def _illustrated(self, write: Write, pictures_max: int) -> Write:
         """The write with the bytes of the pictures it sends, as many as the target takes; those nobody published are missing."""
-        facts = self._target.connector.manifest.writes.get(write.entity)
-        if facts is None or not sends_images(write) or "images" not in facts.fields:
-            return write
         found: dict[str, bytes] = {}
         for image in sorted(getattr(write.document, "images", ()), key=lambda item: item.position):
-            if len(found) == facts.pictures_max:
+            if len(found) == pictures_max:
                 break
             data = await self._target.pictures.get(image.sha256) if image.sha256 else None
             if data is not None and image.sha256:

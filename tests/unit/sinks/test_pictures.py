@@ -1,8 +1,10 @@
 """Where a sink finds a picture, and what it does without one."""
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
+import msgspec
 import pytest
 
 from bus.core import topics
@@ -13,6 +15,7 @@ from bus.runtime import metrics
 from bus.runtime.publisher import Outgoing
 from schemas import canon
 from schemas.system import IdempotencyClass, Standing
+from services.sinks.making import PICTURED_WRITES_MAX
 from services.sinks.pictures import Entry, LoggedPictures, Place
 from tests.fakes import Deaths, FakeConnector, Killed
 from tests.unit.sinks.world import TARGET, World, standing_of
@@ -214,6 +217,31 @@ async def test_a_write_goes_on_without_a_picture_nobody_published_and_it_is_coun
     assert standing_of(state, entity="product").standing is Standing.WRITTEN
     assert connector.given == []
     assert missing() == before + 1
+
+
+async def test_few_writes_hold_pictures_at_one_time() -> None:
+    world, connector = gallery()
+    publish(world, RED, b"red")
+    holders: set[str] = set()
+    under_way: list[int] = []
+    perform = connector.perform
+
+    async def slow(write: Write, step: Step, done: Mapping[str, StepResult]) -> StepResult:
+        holders.add(write.source.id)
+        under_way.append(len(holders))
+        await asyncio.sleep(0)
+        result = await perform(write, step, done)
+        if step.name == "image":
+            holders.discard(write.source.id)
+        return result
+
+    connector.perform = slow  # type: ignore[method-assign]
+    for number in range(3 * PICTURED_WRITES_MAX):
+        document = msgspec.structs.replace(lamp(RED), sku=f"L-{number}")
+        world.command(document, entity="product", source_id=str(number))
+    await world.live()
+    assert len(connector.given) == 3 * PICTURED_WRITES_MAX
+    assert max(under_way) == PICTURED_WRITES_MAX
 
 
 def missing() -> float:

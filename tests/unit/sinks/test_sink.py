@@ -1,6 +1,8 @@
 """What a sink does with commands, one account, fake vendor."""
 
+from collections.abc import Sequence
 from decimal import Decimal
+from typing import Any
 
 import msgspec
 import pytest
@@ -11,6 +13,7 @@ from bus.core.policy import CustomerPolicy, ProductPolicy, WritePolicy
 from bus.runtime.state import AccountState
 from schemas import canon
 from schemas.system import Action, Cause, IdempotencyClass, LinkedBy, LinkState, ObjectRef, Outcome, Standing
+from services.sinks.account import PARALLEL_OBJECTS_MAX
 from tests.fakes import company, order
 from tests.unit.sinks.world import PEER, World, standing_of
 
@@ -29,6 +32,24 @@ async def test_a_new_customer_is_created_once_and_linked() -> None:
     assert link is not None
     assert link.linked_by is LinkedBy.CREATED
     assert standing_of(state).standing is Standing.UNCHANGED
+
+
+async def test_objects_under_way_share_their_transactions() -> None:
+    world, commits = World(), 0
+    commit = world.log.commit
+
+    async def counted(records: Sequence[Any]) -> None:
+        nonlocal commits
+        commits += 1
+        await commit(records)
+
+    world.log.commit = counted  # type: ignore[method-assign]
+    world.backfilled()
+    for number in range(PARALLEL_OBJECTS_MAX):
+        world.command(company(email=f"{number}@shop.test"), source_id=str(number))
+    await world.live()
+    assert len(world.vendor.objects["customer"]) == PARALLEL_OBJECTS_MAX
+    assert commits < PARALLEL_OBJECTS_MAX
 
 
 async def test_no_create_before_the_backfill_is_complete() -> None:
