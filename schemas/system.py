@@ -128,6 +128,7 @@ class CursorRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     budgets: dict[str, int] = {}
     budget_day: date | None = None
     paused: str | None = None
+    deletes_unproven_since: datetime | None = None
 
 
 class Cause(StrEnum):

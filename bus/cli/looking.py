@@ -46,15 +46,20 @@ def show(books: "Books") -> None:
     columns = ["flow", "from", "to", "read", *(name.lower() for name in STANDINGS), "books"]
     table(f"Flows (configuration {books.version})", columns, rows, right=tuple(range(3, 10)))
     streams = [
-        [s.connection, s.stream, "yes" if s.backfilled else "no", s.polled_at and s.polled_at.isoformat()] for s in books.streams
+        [s.connection, s.stream, "yes" if s.backfilled else "no", _second(s.polled_at), _second(s.deletes_unproven_since)]
+        for s in books.streams
     ]
-    table("Streams", ["connection", "stream", "read to its end", "last poll"], streams)
+    table("Streams", ["connection", "stream", "read to its end", "last poll", "deletes unproven since"], streams)
     lag = [
         [name, lag, books.open_intents.get(name, 0), books.set_aside.get(name, 0)]
         for name, lag in sorted(books.outbound_lag.items())
     ]
     table("Accounts", ["connection", "commands waiting", "open writes", "set aside by the poller"], lag, right=(1, 2, 3))
     click.echo(f"events not yet processed: {books.processor_lag}; retrying: {books.retrying}; held: {books.held}")
+
+
+def _second(moment: Any) -> str:
+    return moment.isoformat(timespec="seconds") if moment is not None else ""
 
 
 def _balance(book: Any) -> str:

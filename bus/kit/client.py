@@ -102,6 +102,11 @@ class _Ask(NamedTuple):
     authorize: bool
     ends_boot_ms: float
 
+    @property
+    def purpose(self) -> Literal["read", "write"]:
+        """What the call is for."""
+        return "write" if self.write else "read"
+
 
 _decoder: Callable[[Any], msgspec.json.Decoder[Any]] = cache(msgspec.json.Decoder)
 
@@ -136,6 +141,7 @@ class VendorClient:
         transport: httpx.AsyncBaseTransport | None = None,
         share: Literal["poll", "write"] = "poll",
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        on_call: Callable[[str, int], None] = lambda _purpose, _status: None,
     ) -> None:
         self.manifest = manifest
         self.connection = connection
@@ -151,6 +157,8 @@ class VendorClient:
         self._room = asyncio.Semaphore(manifest.concurrent_calls_max)
         self._reads = asyncio.Semaphore(manifest.concurrent_calls_max)
         """Reads queue here first: few of them stand before a write, whose time runs while it waits for room."""
+        self._on_call = on_call
+        """Told the purpose and status of every call; 0 where no answer came."""
         self._tokens = tokens
         self._refused_version = -1
         self._clock = clock
@@ -316,7 +324,9 @@ class VendorClient:
                 finally:
                     await response.aclose()
         except TRANSLATED as error:
+            self._on_call(ask.purpose, 0)
             raise translate(error, ask.path, write=ask.write) from None
+        self._on_call(ask.purpose, response.status_code)
         return Answer(response.status_code, response.headers, body, ask.path, ask.write)
 
     async def _body(self, response: httpx.Response, ask: _Ask) -> bytes:

@@ -47,6 +47,8 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
     position: Position
     more: bool = True
     """False on the last page of a poll."""
+    deletes_unproven: bool = False
+    """The vendor cannot say what was deleted in the span this page ends."""
     complete_ids: Mapping[str, Sequence[str]] | None = None
     """Per entity all ids that exist, when this page ends a full scan; else None."""
 

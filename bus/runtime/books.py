@@ -52,6 +52,7 @@ class StreamBook(msgspec.Struct, kw_only=True):
     stream: str
     backfilled: bool
     polled_at: datetime | None
+    deletes_unproven_since: datetime | None = None
 
 
 class Books(msgspec.Struct, kw_only=True):
@@ -133,7 +134,11 @@ class BookReader:
             cursor: CursorRecord = self._codec.decode(topics.CURSORS, value)
             books.streams.append(
                 StreamBook(
-                    connection=cursor.connection, stream=cursor.stream, backfilled=cursor.backfilled, polled_at=cursor.polled_at
+                    connection=cursor.connection,
+                    stream=cursor.stream,
+                    backfilled=cursor.backfilled,
+                    polled_at=cursor.polled_at,
+                    deletes_unproven_since=cursor.deletes_unproven_since,
                 )
             )
 

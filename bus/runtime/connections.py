@@ -14,6 +14,7 @@ from bus.kit.budget import Budgets
 from bus.kit.client import VendorClient
 from bus.kit.connector import Connector
 from bus.kit.registry import Context, LoadedConnector, load
+from bus.runtime import metrics
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +32,15 @@ class OpenConnection:
         self.connector = connector
         self.client = client
         self.budgets = budgets
+        self._waited_s = 0.0
+
+    def report(self) -> None:
+        """Tells what is used of the vendor's limits, and how long they were waited for."""
+        name = self.document.name
+        for limit, used in self.budgets.used().items():
+            metrics.put("bus_budget_used", used, connection=name, limit=limit)
+        metrics.count("bus_budget_wait_seconds_total", self.budgets.waited_s - self._waited_s, connection=name)
+        self._waited_s = self.budgets.waited_s
 
     async def close(self) -> None:
         """Closes the connector and its client."""
@@ -77,6 +87,9 @@ def open_connection(document: Connection, tokens: TokenSource, clock: Clock, sha
         budgets=budgets,
         clock=clock,
         share=share,
+        on_call=lambda purpose, status: metrics.count(
+            "bus_vendor_calls_total", connection=document.name, purpose=purpose, status=str(status or "none")
+        ),
     )
     connector = loaded.connector_class(Context(connection=document.name, config=config, client=client, clock=clock))
     return OpenConnection(document, loaded, connector, client, budgets)

@@ -34,13 +34,16 @@ TABLE: dict[str, Metric] = {
     "bus_poll_age_seconds": Metric("gauge", "since the last good poll", ("connection", "stream")),
     "bus_held_objects": Metric("gauge", "objects whose echo cannot be judged yet", ("connection",)),
     "bus_stream_paused": Metric("gauge", "1 when a stream is stopped", ("connection", "stream")),
+    "bus_deletes_unproven": Metric("gauge", "1 when a span was read whose deletes nobody can tell", ("connection", "stream")),
     "bus_loops_total": Metric("counter", "objects that changed at both ends too often", ("connection", "entity")),
     "bus_events_total": Metric("counter", "canonical events × flows, by action", ("flow", "action")),
-    "bus_event_seconds": Metric("histogram", "from event to command", ("flow",)),
+    "bus_event_seconds": Metric("histogram", "from the event a poller saw to its command", ("flow",)),
     "bus_processor_lag": Metric("gauge", "canonical events not yet processed", ("topic", "partition")),
     "bus_outcomes_total": Metric("counter", "ends of commands", ("connection", "flow", "outcome")),
-    "bus_write_seconds": Metric("histogram", "from command to committed outcome", ("connection", "entity")),
-    "bus_outbound_lag": Metric("gauge", "commands not yet settled", ("connection",)),
+    "bus_write_seconds": Metric(
+        "histogram", "from the event a poller saw to the committed outcome of its write", ("connection", "entity")
+    ),
+    "bus_outbound_lag": Metric("gauge", "commands not settled yet, unread ones included", ("connection",)),
     "bus_parked": Metric("gauge", "commands that wait, by cause", ("connection", "cause")),
     "bus_oldest_waiting_seconds": Metric("gauge", "age of the oldest command that waits", ("connection",)),
     "bus_open_intents": Metric("gauge", "writes begun and not known to have ended", ("connection",)),
@@ -49,7 +52,7 @@ TABLE: dict[str, Metric] = {
     "bus_connection_paused": Metric("gauge", "1 when a connection is paused", ("service", "connection")),
     "bus_grants": Metric("gauge", "1 for the state a grant is in", ("connection", "state")),
     "bus_grant_refreshes_total": Metric("counter", "token refreshes by their end", ("connection", "outcome")),
-    "bus_grant_expires_seconds": Metric("gauge", "until the access token expires", ("connection",)),
+    "bus_grant_expires_timestamp_seconds": Metric("gauge", "when the access token expires", ("connection",)),
 }
 
 REGISTRY = CollectorRegistry()

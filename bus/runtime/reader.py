@@ -5,7 +5,7 @@ No consumer group: who may read what is decided elsewhere (slots), and offsets a
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeVar
 
@@ -125,9 +125,10 @@ class LogReader:
         """
         return await self._run(lambda: self._take(records_max, wait_s))
 
-    async def ends(self, topic: str) -> dict[int, int]:
-        """End offsets of the assigned partitions of a topic, open transactions included (read_uncommitted)."""
-        partitions = [partition for name, partition in self.positions if name == topic]
+    async def ends(self, topic: str, partitions: Sequence[int] | None = None) -> dict[int, int]:
+        """End offsets of partitions of a topic, the assigned ones if none are named; open transactions included
+        (read_uncommitted)."""
+        partitions = [partition for name, partition in self.positions if name == topic] if partitions is None else partitions
 
         def ask() -> dict[int, int]:
             places = {TopicPartition(topic, partition): OffsetSpec.latest() for partition in partitions}  # type: ignore[no-untyped-call]

@@ -71,7 +71,9 @@ class AccountState:
         self._links_to: defaultdict[tuple[str, str], list[LinkRecord]] = defaultdict(list)
         self._facets: defaultdict[tuple[str, ObjectRef], set[str]] = defaultdict(set)
         self._intents: dict[LinkKey, IntentRecord] = {}
+        self._open: dict[LinkKey, IntentRecord] = {}
         self._standings: dict[tuple[str, ObjectRef], StandingRecord] = {}
+        self._parked: dict[tuple[str, ObjectRef], StandingRecord] = {}
         self._match: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
 
     # --- reading -----------------------------------------------------------------------------------------------------------
@@ -99,7 +101,7 @@ class AccountState:
 
     def open_intents(self) -> Iterator[IntentRecord]:
         """Writes begun and not known to have ended."""
-        return (intent for intent in list(self._intents.values()) if intent.state is IntentState.OPEN)
+        return iter(list(self._open.values()))
 
     def standing(self, flow: str, source: ObjectRef) -> StandingRecord | None:
         """Where the newest version of a source object stands in a flow."""
@@ -111,7 +113,7 @@ class AccountState:
 
     def parked(self) -> Iterator[StandingRecord]:
         """Commands that wait."""
-        return (record for record in self.standings() if record.standing in (Standing.PARKED, Standing.WAITING))
+        return iter(list(self._parked.values()))
 
     def candidates(self, entity: str, match_key: str) -> set[str]:
         """Ids of active objects of this account that answer a match key."""
@@ -132,14 +134,29 @@ class AccountState:
         elif record.link is not None:
             self._put_link(record.link)
         elif record.intent is not None:
-            intent = record.intent
-            self._intents[intent.entity, intent.source, intent.facet or ""] = intent
+            self._put_intent(record.intent)
         elif record.standing is not None:
-            self._standings[record.standing.flow, record.standing.source] = record.standing
+            self._put_standing(record.standing)
         elif record.offset is not None:
             self.offset = record.offset.offset
         elif record.backfill is not None and record.backfill.complete:
             self.backfilled.add(record.backfill.entity)
+
+    def _put_intent(self, intent: IntentRecord) -> None:
+        key = (intent.entity, intent.source, intent.facet or "")
+        self._intents[key] = intent
+        if intent.state is IntentState.OPEN:
+            self._open[key] = intent
+        else:
+            self._open.pop(key, None)
+
+    def _put_standing(self, standing: StandingRecord) -> None:
+        key = (standing.flow, standing.source)
+        self._standings[key] = standing
+        if standing.standing in (Standing.PARKED, Standing.WAITING):
+            self._parked[key] = standing
+        else:
+            self._parked.pop(key, None)
 
     def _put_object(self, entity: str, external_id: str, state: ObjectState) -> None:
         self._forget_object(entity, external_id)

@@ -144,25 +144,27 @@ class Reader:
         if sweep:
             since = min(since, at.swept - timedelta(seconds=SWEEP_OVERLAP_S))
         since = max(since, now - timedelta(days=WINDOW_DAYS))
-        changes = await self._api.changes(ENTITIES, since)
+        changes, unproven = await self._api.changes(ENTITIES, since), False
         if changes.count >= PAGE_SIZE_MAX:
-            async for records in self._capped(since, changes.at):
+            async for records, is_whole in self._capped(since, changes.at):
+                unproven = unproven or not is_whole
                 yield Page(records=records, position=_json(at))
             records = []
         else:
             records = self._records(changes)
         done = Following(since=changes.at, swept=changes.at if sweep else at.swept)
-        yield Page(records=records, position=_json(done), more=False)
+        yield Page(records=records, position=_json(done), more=False, deletes_unproven=unproven)
 
-    async def _capped(self, since: datetime, until: datetime) -> AsyncIterator[Sequence[RawRecord]]:
-        """All of a span that one answer could not hold."""
+    async def _capped(self, since: datetime, until: datetime) -> AsyncIterator[tuple[Sequence[RawRecord], bool]]:
+        """All of a span that one answer could not hold, and whether its deletes are among it."""
         for entity in ENTITIES:
             changes = await self._api.changes([entity], since)
-            yield self._records(changes)
-            if changes.count >= PAGE_SIZE_MAX:
+            is_whole = changes.count < PAGE_SIZE_MAX
+            yield self._records(changes), is_whole
+            if not is_whole:
                 log.warning("%s changed more than %d times: deletes of that span stay unproven", entity, PAGE_SIZE_MAX)
                 async for records in self._span(entity, since, until):
-                    yield records
+                    yield records, False
 
     async def _span(self, entity: str, since: datetime, until: datetime) -> AsyncIterator[list[RawRecord]]:
         """Rows changed in a span, page by page from the time of the last row: what changes again meanwhile leaves the span

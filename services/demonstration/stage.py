@@ -150,19 +150,26 @@ def read_documents(folder: Path) -> list[dict[str, Any]]:
 
 
 def turned(
-    documents: Sequence[dict[str, Any]], infos: Mapping[str, Mapping[str, Any]], start: date, poll_s: int, *, real_limits: bool
+    documents: Sequence[dict[str, Any]],
+    infos: Mapping[str, Mapping[str, Any]],
+    start: date,
+    poll_s: int | None,
+    *,
+    real_limits: bool,
 ) -> list[dict[str, Any]]:
-    """The example with its connections turned to the simulators, its documents beginning at `start`, and quick polls."""
+    """The example with its connections turned to the simulators, its documents beginning at `start`, and polls every `poll_s`
+    (None: as it says itself)."""
     return [_turned(item, infos, start, poll_s, real_limits) for item in documents]
 
 
 def _turned(
-    item: dict[str, Any], infos: Mapping[str, Mapping[str, Any]], start: date, poll_s: int, real_limits: bool
+    item: dict[str, Any], infos: Mapping[str, Mapping[str, Any]], start: date, poll_s: int | None, real_limits: bool
 ) -> dict[str, Any]:
     if item["kind"] == "Connection":
         info = infos[item["name"]]
         config = {**item.get("config", {}), **info["config"]}
-        config["poll_s"] = {stream.name: poll_s for stream in manifest_of(item["system"]).streams}
+        if poll_s is not None:
+            config["poll_s"] = {stream.name: poll_s for stream in manifest_of(item["system"]).streams}
         limits = manifest_of(item["system"]).limits
         quotas = {} if real_limits else {"quotas": {limit.name: limit.calls * RAISED_FACTOR for limit in limits}}
         return {**item, **quotas, "config": config, "base_url": info["base_url"], "token_url": info["token_url"]}

@@ -244,3 +244,5 @@ class Keeper:
         state = self.record.state if self.record is not None else ""
         for each in GrantState:
             metrics.put("bus_grants", 1 if each == state else 0, connection=self._connection, state=each.value)
+        if self.record is not None and self.record.expires_at is not None:
+            metrics.put("bus_grant_expires_timestamp_seconds", self.record.expires_at.timestamp(), connection=self._connection)

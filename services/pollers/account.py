@@ -65,6 +65,7 @@ class AccountPoller:
         usage: Callable[[], Mapping[str, int]],
         on_poll: Callable[[str, str, Counts], None],
         on_failure: Callable[[str, str, str], None],
+        on_turn: Callable[[str, str, float], None] = lambda _connection, _stream, _seconds: None,
     ) -> None:
         self.connection = connection
         self._connector = connector
@@ -80,6 +81,7 @@ class AccountPoller:
         self._usage = usage
         self._on_poll = on_poll
         self._on_failure = on_failure
+        self._on_turn = on_turn
         now = clock.now()
         self.streams = [
             StreamState(facts=facts, every_s=poll_s.get(facts.name, facts.poll_s), due_at=now)
@@ -111,6 +113,21 @@ class AccountPoller:
                 log.info("stream reads again", extra={"connection": self.connection, "stream": state.facts.name})
             state.failures = 0
             state.due_at = max(self._clock.now(), started + timedelta(seconds=state.every_s))
+            self._on_turn(self.connection, state.facts.name, (self._clock.now() - started).total_seconds())
+
+    def held(self) -> int:
+        """Objects whose echo cannot be judged yet."""
+        return len(self._seen.held)
+
+    def deletes_are_proven(self, stream: str) -> bool:
+        """Whether every delete at the vendor is known to be told."""
+        cursor = self._cursors.get(stream)
+        return cursor is None or cursor.deletes_unproven_since is None
+
+    def age_s(self, stream: str) -> float | None:
+        """Seconds since the last good poll of a stream; None before the first."""
+        cursor = self._cursors.get(stream)
+        return (self._clock.now() - cursor.polled_at).total_seconds() if cursor is not None and cursor.polled_at else None
 
     async def _guarded(self, state: StreamState | None, work: Awaitable[None]) -> bool:
         """Runs a poll; its failures concern this stream (or, for credentials, this connection) only."""
@@ -152,32 +169,43 @@ class AccountPoller:
         """Reads a stream from its cursor to what is there now, page by page."""
         cursor = self._cursors.get(stream.name) or CursorRecord(connection=self.connection, stream=stream.name)
         position = msgspec.json.decode(cursor.position) if cursor.position is not None else None
-        if position is not None and cursor.backfilled and cursor.mapping_version != self._connector.manifest.mapping_version:
+        is_remapped = False
+        if position is None and self._seen.knows_any(stream.entities):
+            cursor = self._unproven(cursor)  # the cursor was removed: it reads everything again
+        elif position is not None and cursor.backfilled and cursor.mapping_version != self._connector.manifest.mapping_version:
             log.info("mapping changed: reading everything again", extra={"connection": self.connection, "stream": stream.name})
-            position = None
+            is_remapped = True
         try:
-            await self._pages(stream, cursor, position)
+            await self._pages(stream, cursor, position, ends_remapping=not is_remapped)
         except CursorInvalid as error:
             log.warning("full read: %s", error, extra={"connection": self.connection, "stream": stream.name})
-            await self._pages(stream, cursor, None)
+            await self._pages(stream, self._unproven(cursor), None)
+        else:
+            if is_remapped:  # behind the changes: a full read knows no deletes
+                await self._pages(stream, self._cursors[stream.name], None)
 
-    async def _pages(self, stream: Stream, cursor: CursorRecord, position: Any) -> None:
+    def _unproven(self, cursor: CursorRecord) -> CursorRecord:
+        """Nobody can say what was deleted before now; the first such time counts."""
+        return msgspec.structs.replace(cursor, deletes_unproven_since=cursor.deletes_unproven_since or self._clock.now())
+
+    async def _pages(self, stream: Stream, cursor: CursorRecord, position: Any, *, ends_remapping: bool = True) -> None:
         snapshot = not cursor.backfilled
         pages = 0
         asked_at = self._clock.now()
         async for page in self._connector.read(stream.name, position):
             pages += 1
-            cursor = self._moved(cursor, page, pages)
+            cursor = self._moved(self._unproven(cursor) if page.deletes_unproven else cursor, page, pages, ends_remapping)
             await self._publish(stream, page, cursor, asked_at=asked_at, snapshot=snapshot)
             asked_at = self._clock.now()
 
-    def _moved(self, cursor: CursorRecord, page: Page, pages: int) -> CursorRecord:
+    def _moved(self, cursor: CursorRecord, page: Page, pages: int, ends_remapping: bool) -> CursorRecord:
         now = self._clock.now()
+        has_all = not page.more and ends_remapping
         return msgspec.structs.replace(
             cursor,
             position=msgspec.json.encode(page.position),
             backfilled=cursor.backfilled or not page.more,
-            mapping_version=cursor.mapping_version if page.more else self._connector.manifest.mapping_version,
+            mapping_version=self._connector.manifest.mapping_version if has_all else cursor.mapping_version,
             polled_at=cursor.polled_at if page.more else now,
             pages=pages,
             budgets=dict(self._usage()),

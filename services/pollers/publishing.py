@@ -16,6 +16,7 @@ from bus.core.clock import Clock
 from bus.core.errors import MappingError, RecordError
 from bus.core.identity import Hasher, event_id, match_keys
 from bus.kit.connector import Connector, Page, RawRecord
+from bus.runtime import metrics
 from bus.runtime.codec import Codec
 from bus.runtime.privacy import NewKey
 from bus.runtime.publisher import Outgoing
@@ -24,6 +25,7 @@ from schemas import canon
 from schemas.canon import EventMeta, Operation
 from schemas.system import Cause, Command, CommandKind, DeadLetter, ObjectRef, ObjectState, SeenRecord
 from services.pollers.judging import Judgement, Verdict, is_held, judge, next_seq
+from services.pollers.loops import Loops
 from services.pollers.pictures import Published
 
 log = logging.getLogger(__name__)
@@ -83,6 +85,11 @@ class Seen:
         self._codec = codec
         self._raw = raw
         self.held: set[tuple[str, str]] = set()
+
+    def knows_any(self, entities: Sequence[str]) -> bool:
+        """Whether an object of one of these entities is known."""
+        prefixes = tuple(topics.key(self._connection, entity, "").encode() for entity in entities)
+        return any(key.startswith(prefixes) for key in self._raw)
 
     def recall_held(self) -> None:
         """Finds what an earlier process left held."""
@@ -155,6 +162,7 @@ class PageBuilder:
         self._clock = clock
         self._version = connector.manifest.mapping_version
         self._pictures = Published()
+        self._loops = Loops()
 
     def raw_hash(self, record: RawRecord) -> str:
         """Keyed hash of the served bytes and the mapping version, so that a mapping fix reads everything once more."""
@@ -253,7 +261,18 @@ class PageBuilder:
         meta = self._meta(record, known, op, verdict)
         event = EVENT_TYPES[record.entity](meta=meta, after=sealed)
         self._illustrate(batch, record)
+        self._watch(record, verdict)
         self._emit(batch, record.entity, known, event)
+
+    def _watch(self, record: RawRecord, verdict: Judgement) -> None:
+        """What changes again after each write of ours, more often than people do, is told."""
+        known = self._state.object(record.entity, record.id)
+        if known is None or not known.by_bus or known.written_at is None or (verdict.origin is not None and verdict.origin.echo):
+            return
+        if self._loops.turned(record.entity, record.id, known.written_at):
+            metrics.count("bus_loops_total", connection=self._connection, entity=record.entity)
+            place = {"connection": self._connection, "entity": record.entity, "id": record.id}
+            log.warning("an object goes back and forth: look at what both sides make of each other's values", extra=place)
 
     def _illustrate(self, batch: Batch, record: RawRecord) -> None:
         """The pictures an event names go with it, each once."""

@@ -21,6 +21,8 @@ from schemas.system import CursorRecord, RequestKind
 from services.pollers.account import AccountPoller, holds
 from services.pollers.publishing import Counts, PageBuilder, Seen
 
+REPORT_EVERY_S = 5.0
+
 log = logging.getLogger(__name__)
 
 
@@ -89,6 +91,7 @@ class PollerSlot:
         """Works until cancelled. Raises what ended an account or the intake of requests."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._take_requests(), name=f"requests-{self.slot}")
+            tasks.create_task(self._report(), name=f"report-{self.slot}")
             for connection in self._env.connections_of(self.slot):
                 self.accounts[connection.name] = poller = self._account(connection)
                 tasks.create_task(poller.run(), name=connection.name)
@@ -143,7 +146,24 @@ class PollerSlot:
             usage=opened.budgets.used,
             on_poll=_counted,
             on_failure=_failed,
+            on_turn=_polled,
         )
+
+    async def _report(self) -> None:
+        """Tells how every account stands."""
+        while True:
+            for name, poller in self.accounts.items():
+                metrics.put("bus_held_objects", poller.held(), connection=name)
+                for stream in poller.streams:
+                    labels = {"connection": name, "stream": stream.facts.name}
+                    metrics.put("bus_stream_paused", 0 if stream.paused is None else 1, **labels)
+                    proven = poller.deletes_are_proven(stream.facts.name)
+                    metrics.put("bus_deletes_unproven", 0 if proven else 1, **labels)
+                    if (age_s := poller.age_s(stream.facts.name)) is not None:
+                        metrics.put("bus_poll_age_seconds", age_s, **labels)
+            for opened in self._open:
+                opened.report()
+            await asyncio.sleep(REPORT_EVERY_S)
 
     async def _commit(self, records: Sequence[Outgoing]) -> None:
         await commit_surely(self._publisher, records)
@@ -183,6 +203,11 @@ def _counted(connection: str, stream: str, counts: Counts) -> None:
     for outcome, number in msgspec.structs.asdict(counts).items():
         if number:
             metrics.count("bus_poll_records_total", number, connection=connection, stream=stream, outcome=outcome)
+
+
+def _polled(connection: str, stream: str, seconds: float) -> None:
+    metrics.count("bus_polls_total", connection=connection, stream=stream, outcome="well")
+    metrics.observe("bus_poll_seconds", seconds, connection=connection, stream=stream)
 
 
 def _failed(connection: str, stream: str, error: str) -> None:

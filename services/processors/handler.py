@@ -63,10 +63,10 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
 class Handler:
     """The mapping of every flow. Holds the codec and nothing of any event.
 
-    `tally` is told (flow, action, cause of a dead letter or None) for each command.
+    `tally` is told (flow, action, cause of a dead letter or None, when the event was observed) for each command.
     """
 
-    def __init__(self, codec: Coder, tally: Callable[[Flow, str, Cause | None], None] = lambda *_: None) -> None:
+    def __init__(self, codec: Coder, tally: Callable[[Flow, str, Cause | None, datetime], None] = lambda *_: None) -> None:
         self._codec = codec
         self._tally = tally
 
@@ -98,7 +98,8 @@ class Handler:
                 RecordError("its command is larger than a record may be", hint=_TOO_LARGE_HINT, cause=Cause.TOO_LARGE)
             )
             outgoing = self._outgoing(route, event.meta, decision, None, version)
-        self._tally(route.flow, str(decision.action), decision.error.cause if decision.error else None)
+        cause = decision.error.cause if decision.error else None
+        self._tally(route.flow, str(decision.action), cause, event.meta.observed_at)
         return outgoing
 
     def _outgoing(self, route: Route, meta: EventMeta, decision: Decision, raw: bytes | None, version: int) -> list[Outgoing]:

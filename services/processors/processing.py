@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
 from typing import Protocol
 
 from pydantic import ValidationError
@@ -104,7 +106,8 @@ class Processing:
             self._unreadable[schema_id] = error
 
 
-def _tally(flow: Flow, action: str, cause: Cause | None) -> None:
+def _tally(flow: Flow, action: str, cause: Cause | None, observed_at: datetime) -> None:
+    metrics.observe("bus_event_seconds", max(0.0, time.time() - observed_at.timestamp()), flow=flow.name)
     metrics.count("bus_events_total", flow=flow.name, action=action)
     if cause is not None:
         metrics.count("bus_dead_letters_total", stage=STAGE, connection=flow.to.connection, cause=str(cause))

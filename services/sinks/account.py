@@ -17,6 +17,7 @@ from bus.core import topics
 from bus.core.clock import Clock, micros
 from bus.core.errors import BusError, CredentialError, MissingDependency, RecordError, StreamError, TransientError, WriteConflict
 from bus.core.policy import decode_policy
+from bus.runtime import metrics
 from bus.runtime.codec import Codec
 from bus.runtime.retry import wait_s
 from bus.runtime.slotwork import OwnershipLost
@@ -264,6 +265,9 @@ class AccountSink:
         await self._ledger.commit(Entry(state=self.state, changes=changes, outgoing=outgoing, settles=message.offset))
         assert command.flow and standing[1] is not None and standing[1].standing is not None
         self._on_outcome(command.flow, self.connection, end.outcome)
+        if end.outcome in (Outcome.CREATED, Outcome.UPDATED):
+            took_s = (self._clock.now() - command.made_at).total_seconds()
+            metrics.observe("bus_write_seconds", took_s, connection=self.connection, entity=command.target_entity or "")
         self._remember(standing[1].standing)
         if end.external_id and end.outcome in (Outcome.CREATED, Outcome.LINKED, Outcome.UPDATED):
             assert command.source

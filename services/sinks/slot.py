@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import logging
+from collections import Counter
+from datetime import datetime
 
 from bus.core import topics
 from bus.core.errors import BusError, CredentialError, RecordError, TransientError
@@ -16,7 +18,7 @@ from bus.runtime.reader import BEGINNING, LogReader
 from bus.runtime.retry import wait_s
 from bus.runtime.state import AccountState
 from bus.runtime.table import PartitionTable
-from schemas.system import Outcome
+from schemas.system import Cause, Outcome
 from services.sinks.account import AccountSink, Delivered
 from services.sinks.carrying import Carrier
 from services.sinks.ledger import Ledger
@@ -30,6 +32,7 @@ BACKLOG_MAX = 1_000
 """Commands of one account taken and not settled; above it its topic is not read further."""
 BACKLOG_LOW = 200
 LAG_EVERY_S = 5.0
+REPORT_EVERY_S = 5.0
 
 
 class SinkSlot:
@@ -74,6 +77,7 @@ class SinkSlot:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._ledger.run(), name=f"ledger-{self.slot}")
             tasks.create_task(self._intake(), name=f"intake-{self.slot}")
+            tasks.create_task(self._report(), name=f"report-{self.slot}")
             for connection in self._env.connections_of(self.slot):
                 tasks.create_task(self._account(connection.name), name=connection.name)
 
@@ -148,6 +152,29 @@ class SinkSlot:
                 metrics.put("bus_connection_paused", 0, service="sinks", connection=name)
                 return account
 
+    async def _report(self) -> None:
+        """Tells how every account stands."""
+        while True:
+            for name, state in self._known.items():
+                with contextlib.suppress(TransientError):
+                    metrics.put("bus_outbound_lag", await self._lag(name), connection=name)
+                _stands(name, state, self._env.clock.now())
+            for opened in self._open:
+                opened.report()
+            await asyncio.sleep(REPORT_EVERY_S)
+
+    async def _lag(self, name: str) -> int:
+        """Commands on the topic that are not settled, those not read yet included."""
+        topic = topics.outbound(name)
+        sink = self.accounts.get(name)
+        if sink is None:
+            return await self._length(topic) - (self._known[name].offset or 0)
+        position = self._held_at.get(name, self._reader.positions.get((topic, 0), 0))
+        return sink.backlog() + max(0, await self._length(topic) - position)
+
+    async def _length(self, topic: str) -> int:
+        return (await self._reader.ends(topic, [0]))[0]
+
     # --- intake --------------------------------------------------------------------------------------------------------------
 
     async def _intake(self) -> None:
@@ -174,7 +201,6 @@ class SinkSlot:
     async def _hold_back(self) -> None:
         for name, sink in self.accounts.items():
             backlog = sink.backlog()
-            metrics.put("bus_outbound_lag", backlog, connection=name)
             if backlog > BACKLOG_MAX and name not in self._held_at:
                 await self._pause(name)
             elif backlog < BACKLOG_LOW and name in self._held_at:
@@ -188,6 +214,17 @@ class SinkSlot:
     async def _resume(self, name: str) -> None:
         offset = self._known[name].offset
         await self._reader.assign(topics.outbound(name), {0: BEGINNING if offset is None else offset})
+
+
+def _stands(connection: str, state: AccountState, now: datetime) -> None:
+    """What waits at an account, and what is under way there."""
+    waiting = list(state.parked())
+    causes = Counter(str(standing.cause or Cause.UNKNOWN) for standing in waiting)
+    for cause in Cause:
+        metrics.put("bus_parked", causes[str(cause)], connection=connection, cause=str(cause))
+    since = min((standing.parked_at for standing in waiting if standing.parked_at), default=now)
+    metrics.put("bus_oldest_waiting_seconds", (now - since).total_seconds(), connection=connection)
+    metrics.put("bus_open_intents", sum(1 for _ in state.open_intents()), connection=connection)
 
 
 def _counted(flow: str, connection: str, outcome: Outcome) -> None:

@@ -217,6 +217,7 @@ async def test_an_answer_at_its_cap_is_asked_again_per_entity(company: FakeCompa
     assert [call.params.get("entities") for call in company.calls][1:] == list(reading.ENTITIES)
     assert pages[-1].more is False
     assert all(page.position == position for page in pages[:-1]), "the cursor moves only when the whole span is read"
+    assert not any(page.deletes_unproven for page in pages), "each entity fitted by itself, its deletes with it"
 
 
 async def test_an_entity_that_alone_is_at_the_cap_is_queried_up_to_the_answers_time(company: FakeCompany) -> None:
@@ -224,8 +225,9 @@ async def test_an_entity_that_alone_is_at_the_cap_is_queried_up_to_the_answers_t
     now = company.clock.now()
     rows = [sale(n, changed=(now - timedelta(seconds=2500 - n)).isoformat(timespec="seconds")) for n in range(1, 2501)]
     company.changed, company.rows = {"Invoice": rows}, {"Invoice": rows}
-    found = {int(i.split(":")[1]) for i in ids(await poll(company, position | {"since": (now - timedelta(hours=2)).isoformat()}))}
-    assert found == set(range(1, 2501))
+    pages = await poll(company, position | {"since": (now - timedelta(hours=2)).isoformat()})
+    assert {int(i.split(":")[1]) for i in ids(pages)} == set(range(1, 2501))
+    assert pages[-1].deletes_unproven, "a query names no deleted rows"
     statements = company.statements("Invoice")
     assert all(f"LastUpdatedTime <= '{now + timedelta(seconds=1):%Y-%m-%dT%H:%M:%S}-00:00'" in text for text in statements)
     assert all("ORDERBY MetaData.LastUpdatedTime STARTPOSITION 1 " in text for text in statements)

@@ -1,5 +1,6 @@
 """What a poller publishes, and what it holds back."""
 
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
@@ -7,13 +8,14 @@ import msgspec
 import pytest
 
 from bus.core import topics
-from bus.core.errors import MappingError
-from bus.kit.connector import RawRecord
+from bus.core.errors import CursorInvalid, MappingError
+from bus.kit.connector import Page, RawRecord
 from bus.runtime.state import intent_key, link_key, object_key
 from schemas import canon
 from schemas.canon import Operation
 from schemas.system import (
     CommandKind,
+    CursorRecord,
     IntentRecord,
     IntentState,
     LinkedBy,
@@ -23,6 +25,7 @@ from schemas.system import (
     ObjectState,
     StateRecord,
 )
+from services.pollers.loops import TURNS_MAX
 from tests.fakes import Deaths, Killed, company
 from tests.unit.pollers.world import HERE, Poller
 
@@ -247,3 +250,87 @@ async def test_the_next_poll_of_a_stream_is_one_interval_after_its_begin() -> No
     state = poller.streams[0]
     await poller.turn(state)
     assert state.due_at == world.clock.now() + timedelta(seconds=60)
+
+
+# --- deletes nobody can tell ---------------------------------------------------------------------------------------------------
+
+
+def cursor(world: Poller) -> CursorRecord:
+    return world.codec.decode("", world.log.topic(topics.CURSORS)[-1].value)
+
+
+async def test_deletes_of_a_span_the_vendor_cannot_tell_are_unproven_from_then_on() -> None:
+    world = Poller()
+    world.vendor.put("customer", company())
+    await world.poll()
+    assert cursor(world).deletes_unproven_since is None, "a first reading misses nothing"
+    original = world.connector.read
+
+    async def capped(stream: str, position: Any) -> AsyncIterator[Page]:
+        async for page in original(stream, position):
+            yield msgspec.structs.replace(page, deletes_unproven=True)
+
+    world.connector.read = capped  # type: ignore[method-assign]
+    await world.poll()
+    since = cursor(world).deletes_unproven_since
+    assert since is not None
+    await world.poll()
+    world.connector.read = original  # type: ignore[method-assign]
+    await world.poll()
+    assert cursor(world).deletes_unproven_since == since
+
+
+async def test_a_position_the_vendor_forgot_leaves_deletes_unproven() -> None:
+    world = Poller()
+    world.vendor.put("customer", company())
+    await world.poll()
+    original = world.connector.read
+
+    async def forgetful(stream: str, position: Any) -> AsyncIterator[Page]:
+        if position is not None:
+            raise CursorInvalid("forgotten")
+        async for page in original(stream, position):
+            yield page
+
+    world.connector.read = forgetful  # type: ignore[method-assign]
+    await world.poll()
+    assert cursor(world).deletes_unproven_since is not None
+
+
+async def test_a_removed_cursor_leaves_deletes_unproven() -> None:
+    world = Poller()
+    world.vendor.put("customer", company())
+    await world.poll()
+    world.log.records = [record for record in world.log.records if record.topic != topics.CURSORS]
+    await world.poll()
+    assert cursor(world).deletes_unproven_since is not None
+
+
+async def test_a_changed_mapping_reads_the_changes_first_so_that_no_delete_is_missed() -> None:
+    world = Poller()
+    world.vendor.put("customer", company())
+    await world.poll()
+    asked: list[Any] = []
+    original = world.connector.read
+
+    def noted(stream: str, position: Any) -> AsyncIterator[Page]:
+        asked.append(position)
+        return original(stream, position)
+
+    world.connector.read = noted  # type: ignore[method-assign]
+    world.connector.manifest = world.connector.manifest.model_copy(update={"mapping_version": 2})
+    await world.poll()
+    assert asked == [{"at": 1}, None]
+    assert (cursor(world).mapping_version, cursor(world).deletes_unproven_since) == (2, None)
+
+
+async def test_what_changes_again_after_every_write_of_ours_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    world = Poller()
+    external_id = world.vendor.put("customer", company())
+    life = world.life()
+    await world.poll(life)
+    for turn in range(TURNS_MAX):
+        wrote(world, external_id, company())
+        world.vendor.put("customer", msgspec.structs.replace(company(), company_name=f"Turn {turn}"), external_id)
+        await world.poll(life)
+    assert [record.levelname for record in caplog.records if "back and forth" in record.message] == ["WARNING"]
