@@ -2,9 +2,11 @@
 
 import asyncio
 import logging
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from bus.core.errors import SettingsError
 from bus.core.topics import fixed_topics
 from bus.embedded import Cluster
 from bus.embedded.artifacts import Progress
@@ -35,6 +37,8 @@ class Node:
         logs: Path | None = None,
     ) -> None:
         MasterKey.load(settings)  # no service starts without one: say so before anything else does
+        if not settings.kafka_bootstrap:
+            _require_folder(settings.data_dir)
         self._settings = settings
         self._only = only
         self._logs = logs
@@ -86,6 +90,18 @@ class Node:
             self._notice.withdraw()
         if self.cluster is not None:
             await asyncio.to_thread(self.cluster.stop)
+
+
+def _require_folder(data_dir: Path) -> None:
+    """Makes the data folder. Raises SettingsError where that cannot be, or nothing can be written into it."""
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=data_dir):
+            pass
+    except OSError as error:
+        raise SettingsError(
+            f"data folder {data_dir.absolute()} cannot be used ({error.strerror}): name another with --data-dir or BUS_DATA_DIR"
+        ) from None
 
 
 async def _start(cluster: Cluster) -> None:

@@ -1,7 +1,8 @@
 """`bus validate`, `bus diff` and `bus apply`."""
 
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from bus.runtime.validation import Forecast, Report
 
 REFUSED = 78
+SUFFIXES = (".yaml", ".yml")
 
 _path = click.option(
     "-f", "--file", "path", required=True, type=click.Path(path_type=Path), help="A file, or a folder of *.yaml files."
@@ -104,13 +106,41 @@ def _report(path: Path, settings: "BusSettings", as_json: bool) -> "Report":
     from bus.runtime.validation import validate as check
     from bus.runtime.validation.installed import installed_systems, secret_check
 
+    _require_readable(path)
     report = check(load(path), installed_systems(), secret_check(settings))
     if report.problems:
         if not as_json:
             _show_warnings(report.warnings)
             _show_forecasts(report.forecasts)
+            if settings.secrets_dir is None and any(problem.key == "secret" for problem in report.problems):
+                click.echo("BUS_SECRETS_DIR is not set: it names the folder that holds a folder per secret", err=True)
         _refuse(report.problems, as_json)
     return report
+
+
+def _require_readable(path: Path) -> None:
+    """Refuses a file or folder that cannot be read: what is skipped would count as removed."""
+    from bus.core.errors import SettingsError
+
+    def refuse(error: OSError) -> NoReturn:
+        raise SettingsError(f"{error.filename}: cannot be read ({error.strerror}): mend its rights, or move it away") from None
+
+    for folder, folders, names in os.walk(path, onerror=refuse) if path.is_dir() else []:
+        for name in sorted(names):
+            if name.endswith(SUFFIXES):
+                _try_to_open(Path(folder, name), refuse)
+        for name in sorted(folders):
+            if name.endswith(SUFFIXES):
+                raise SettingsError(f"{Path(folder, name)}: is a folder with the name of a file: give it another name")
+    if path.is_file():
+        _try_to_open(path, refuse)
+
+
+def _try_to_open(path: Path, refuse: Callable[[OSError], NoReturn]) -> None:
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        refuse(error)
 
 
 def _refuse(problems: "Sequence[Problem]", as_json: bool) -> NoReturn:
@@ -119,7 +149,8 @@ def _refuse(problems: "Sequence[Problem]", as_json: bool) -> NoReturn:
     else:
         for problem in problems:
             click.echo(str(problem), err=True)
-        click.echo(f"{len(problems)} problems, nothing was applied", err=True)
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        click.echo(f"{count}, nothing was applied", err=True)
     sys.exit(REFUSED)
 
 

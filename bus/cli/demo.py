@@ -16,11 +16,23 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--orders", default=200, show_default=True, help="Documents the generator makes.")
+@click.option("--orders", type=click.IntRange(1), default=200, show_default=True, help="Documents the generator makes.")
 @click.option("--seed", default=1, show_default=True, help="Seed of the generator.")
 @click.option("--real-limits", is_flag=True, help="Keep the vendors' own call limits.")
-@click.option("--example", type=click.Path(path_type=Path), default=Path("examples/quickbooks-exact"), show_default=True)
-@click.option("--folder", type=click.Path(path_type=Path), default=Path(".data/demo"), show_default=True, help="Emptied first.")
+@click.option(
+    "--example",
+    type=click.Path(path_type=Path),
+    default=Path("examples/quickbooks-exact"),
+    show_default=True,
+    help="The configuration to play.",
+)
+@click.option(
+    "--folder",
+    type=click.Path(path_type=Path),
+    default=Path(".data/demo"),
+    show_default=True,
+    help="Emptied first, if a demo made it.",
+)
 @click.option("--stay", is_flag=True, help="Keep everything running afterwards, to look around and try, until Ctrl-C.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of tables.")
 def demo(orders: int, seed: int, real_limits: bool, example: Path, folder: Path, stay: bool, as_json: bool) -> None:

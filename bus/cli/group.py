@@ -45,6 +45,11 @@ class BusGroup(click.Group):
         except BusError as error:
             click.echo(f"error: {error}", err=True)
             sys.exit(error.exit_code if isinstance(error, FatalError) else 1)
+        except OSError as error:
+            if error.filename is None:
+                raise
+            click.echo(f"error: {error.filename}: {error.strerror}", err=True)
+            sys.exit(1)
 
 
 @click.group(cls=BusGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

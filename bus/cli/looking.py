@@ -1,22 +1,30 @@
 """`bus status`, `bus trace`, `bus dead-letters`."""
 
 import sys
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from bus.cli.session import as_json_option, connected, emit, table
+from bus.cli.session import as_json_option, connected, emit, moment, table
+from bus.core.errors import SettingsError
+from schemas.system import Cause
 
 if TYPE_CHECKING:
     from bus.runtime.books import Books
 
+CAUSES = [str(cause) for cause in Cause]
 STANDINGS = ("WRITTEN", "UNCHANGED", "FILTERED", "WAITING", "PARKED", "DEAD")
 
 
 @click.command()
 @as_json_option
 @click.option(
-    "--wait-quiet", "wait_s", type=float, help="Wait up to so many seconds until nothing is in flight; exit 1 if it never is."
+    "--wait-quiet",
+    "wait_s",
+    type=click.FloatRange(0),
+    metavar="SECONDS",
+    help="Wait up to so many seconds until nothing is in flight; exit 1 if it never is.",
 )
 def status(as_json: bool, wait_s: float | None) -> None:
     """Show where every object stands, per flow, and what is on its way."""
@@ -39,17 +47,17 @@ def status(as_json: bool, wait_s: float | None) -> None:
 
 def show(books: "Books") -> None:
     """The tables of `bus status`."""
-    rows = [
-        [book.flow, book.source, book.target, book.read, *(book.standings.get(name, 0) for name in STANDINGS), _balance(book)]
-        for book in books.flows
-    ]
-    columns = ["flow", "from", "to", "read", *(name.lower() for name in STANDINGS), "books"]
-    table(f"Flows (configuration {books.version})", columns, rows, right=tuple(range(3, 10)))
+    rows = [[book.flow, book.read, *(book.standings.get(name, 0) for name in STANDINGS), _balance(book)] for book in books.flows]
+    if not rows:
+        click.echo("no flows are published: `bus apply -f FOLDER` publishes a configuration")
+    else:
+        columns = ["flow", "read", *(name.lower() for name in STANDINGS), "books"]
+        table(f"Flows (configuration {books.version})", columns, rows, right=tuple(range(1, 8)))
     streams = [
-        [s.connection, s.stream, "yes" if s.backfilled else "no", _second(s.polled_at), _second(s.deletes_unproven_since)]
+        [s.connection, s.stream, "yes" if s.backfilled else "no", _moment(s.polled_at), _moment(s.deletes_unproven_since)]
         for s in books.streams
     ]
-    table("Streams", ["connection", "stream", "read to its end", "last poll", "deletes unproven since"], streams)
+    table("Streams (UTC)", ["connection", "stream", "read to its end", "last poll", "deletes unproven since"], streams)
     lag = [
         [name, lag, books.open_intents.get(name, 0), books.set_aside.get(name, 0)]
         for name, lag in sorted(books.outbound_lag.items())
@@ -58,12 +66,12 @@ def show(books: "Books") -> None:
     click.echo(f"events not yet processed: {books.processor_lag}; retrying: {books.retrying}; held: {books.held}")
 
 
-def _second(moment: Any) -> str:
-    return moment.isoformat(timespec="seconds") if moment is not None else ""
+def _moment(at: Any) -> str:
+    return moment(at.isoformat()) if at is not None else ""
 
 
 def _balance(book: Any) -> str:
-    return "balanced" if book.read == book.settled else f"{book.read - book.settled} on their way"
+    return "balanced" if book.read == book.settled else f"{book.read - book.settled} open"
 
 
 @click.command()
@@ -82,14 +90,32 @@ def trace(key: str, as_json: bool) -> None:
         emit({"key": key, "steps": steps})
         return
     if not steps:
-        click.echo(f"nothing is known of {key}: retention is over, or no poll has met it")
+        click.echo(
+            f"nothing is known of {key}: retention is over, or no poll has met it; is it written as the source has it?", err=True
+        )
         sys.exit(1)
-    rows = []
+    rows, before = [], None
     for step in steps:
-        facts = "\n".join(f"{name}: {value}" for name, value in step.items() if name not in ("step", "seq", "at", "added"))
-        added = "\n".join(f"{item['name']} = {item['value']}  ({item['rule']})" for item in step.get("added", []))
-        rows.append([step["at"], step["step"], facts + ("\n" + added if added else "")])
-    table(key, ["when", "step", "what"], rows)
+        rows.append([moment(step["at"]), step["step"], "\n".join(_what(step, before))])
+        before = step.get("added") or before
+    table(key, ["when (UTC)", "step", "what"], rows)
+
+
+def _what(step: dict[str, Any], before: Any) -> list[str]:
+    """The lines of one step; added values are told once, and together where lines of a document have the same."""
+    lines = []
+    for name, value in step.items():
+        if name == "totals":
+            lines.append("totals: " + ", ".join(f"{side} {total}" for side, total in value.items()))
+        elif name not in ("step", "seq", "at", "added"):
+            lines.append(f"{name}: {value}")
+    added = step.get("added", [])
+    if added and added == before:
+        return [*lines, f"added: the same {len(added)} values"]
+    counted = Counter((item["name"], item["value"], item["rule"]) for item in added)
+    for (name, value, rule), number in counted.items():
+        lines.append(f"{name} = {value}  ({rule}{f', {number} times' if number > 1 else ''})")
+    return lines
 
 
 @click.group("dead-letters")
@@ -99,7 +125,7 @@ def dead_letters() -> None:
 
 @dead_letters.command("list")
 @as_json_option
-@click.option("--cause", help="Only this cause.")
+@click.option("--cause", type=click.Choice(CAUSES, case_sensitive=False), metavar="CAUSE", help="Only this cause.")
 @click.option("--flow", help="Only this flow.")
 def list_letters(as_json: bool, cause: str | None, flow: str | None) -> None:
     """List them, newest last, with cause and hint."""
@@ -111,8 +137,15 @@ def list_letters(as_json: bool, cause: str | None, flow: str | None) -> None:
     if as_json:
         emit({"dead_letters": letters})
         return
-    rows = [[x["id"], x["made_at"], x["stage"], x["cause"], x["flow"], x["key"], x["detail"], x["hint"]] for x in letters]
-    table(f"{len(letters)} dead letters", ["id", "when", "stage", "cause", "flow", "object", "what", "hint"], rows)
+    if not letters:
+        click.echo("no dead letters" if cause is None and flow is None else "no such dead letters")
+        return
+    rows = [[x["id"], _where(x), f"{x['cause']}: {x['detail']}\n→ {x['hint']}"] for x in letters]
+    table(f"{len(letters)} dead letters", ["id", "where", "what, and what to do"], rows)
+
+
+def _where(letter: dict[str, Any]) -> str:
+    return "\n".join(str(x) for x in (moment(letter["made_at"]), letter["stage"], letter["flow"], letter["key"]) if x)
 
 
 @dead_letters.command("show")
@@ -122,7 +155,7 @@ def show_letter(letter_id: str, as_json: bool) -> None:
     """Show one, by the id that `list` prints (partition:offset)."""
     found = next((letter for letter in connected(_listed) if letter["id"] == letter_id), None)
     if found is None:
-        raise click.UsageError(f"no dead letter {letter_id}: `bus dead-letters list` prints the ids")
+        raise SettingsError(f"no dead letter {letter_id!r}: `bus dead-letters list` prints the ids")
     if as_json:
         emit(found)
         return

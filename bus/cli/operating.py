@@ -10,7 +10,7 @@ from bus.cli.session import as_json_option, connected, emit, table, with_registr
 
 @click.command()
 @click.argument("connection")
-@click.option("--stream", help="Only this stream.")
+@click.option("--stream", help="Only this stream (`bus connectors show` lists them).")
 @click.option("--now", is_flag=True, required=True, help="Poll at once, paused streams included.")
 def poll(connection: str, stream: str | None, now: bool) -> None:
     """Ask the poller of CONNECTION to poll at once."""

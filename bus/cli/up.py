@@ -9,15 +9,31 @@ if TYPE_CHECKING:
     from services.node import Node
 
 
+PORT = click.IntRange(0, 65535)
+
+
 @click.command()
-@click.option("--data-dir", type=click.Path(path_type=Path), help="Where Kafka and the registry keep their data (default .data).")
+@click.option("--data-dir", type=click.Path(path_type=Path), help="Where the data is kept (BUS_DATA_DIR, else .data).")
 @click.option(
     "--only", multiple=True, type=click.Choice(["grants", "pollers", "processors", "sinks"]), help="Run only this service."
 )
-@click.option("--kafka-port", default=19092, envvar="BUS_EMBEDDED_KAFKA_PORT", show_default=True)
-@click.option("--registry-port", default=18081, envvar="BUS_EMBEDDED_REGISTRY_PORT", show_default=True)
+@click.option(
+    "--kafka-port", type=PORT, default=19092, envvar="BUS_EMBEDDED_KAFKA_PORT", show_default=True, help="0 picks a free one."
+)
+@click.option(
+    "--registry-port",
+    type=PORT,
+    default=18081,
+    envvar="BUS_EMBEDDED_REGISTRY_PORT",
+    show_default=True,
+    help="0 picks a free one.",
+)
 def up(data_dir: Path | None, only: tuple[str, ...], kafka_port: int, registry_port: int) -> None:
-    """Run everything on this machine: embedded Kafka and registry unless BUS_KAFKA_BOOTSTRAP is set, and all services."""
+    """Run everything on this machine until Ctrl-C: Kafka, the schema registry and all services.
+
+    A master key must be named in BUS_MASTER_KEY_FILE (without one, the message says how to make it), and the folder of the
+    connections' secrets in BUS_SECRETS_DIR. With BUS_KAFKA_BOOTSTRAP and BUS_REGISTRY_URL a cluster of your own is used.
+    """
     from bus.cli.interruption import Interrupted, until_interrupted
     from bus.runtime import logs
     from services.node import SERVICES, Node, node_settings
@@ -54,9 +70,9 @@ def _where(node: "Node") -> str:
 
 @click.command()
 @click.argument("system")
-@click.option("--port", default=0, help="Port to listen on; 0 picks a free one.")
+@click.option("--port", type=PORT, default=0, help="Port to listen on; 0 picks a free one.")
 @click.option("--host", default="127.0.0.1", show_default=True)
-@click.option("--orders", default=0, help="Seed so many documents.")
+@click.option("--orders", type=click.IntRange(0), default=0, help="Seed so many documents.")
 @click.option("--seed", default=1, show_default=True, help="Seed of the generator.")
 @click.option("--real-limits", is_flag=True, help="Keep the vendor's own call limits.")
 def simulate(system: str, port: int, host: str, orders: int, seed: int, real_limits: bool) -> None:
@@ -66,6 +82,7 @@ def simulate(system: str, port: int, host: str, orders: int, seed: int, real_lim
     import json
     import signal
 
+    from bus.core.errors import SettingsError
     from bus.kit.registry import manifest_of
     from bus.runtime import supervisor
     from bus.simulation.simulator import Served
@@ -73,7 +90,12 @@ def simulate(system: str, port: int, host: str, orders: int, seed: int, real_lim
     manifest = manifest_of(system)
     simulator = importlib.import_module(f"connectors.{manifest.id}.simulator").build(real_limits=real_limits)
     simulator.seed(orders, seed)
-    served = Served(simulator, host, port)
+    try:
+        served = Served(simulator, host, port)
+    except OSError as error:
+        raise SettingsError(
+            f"{host}:{port}: {error.strerror}: choose another --host or --port; --port 0 picks a free one"
+        ) from None
     supervisor.guard()
 
     async def run() -> None:

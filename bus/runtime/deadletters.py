@@ -25,17 +25,19 @@ DETAIL_CHARS_MAX = 2000
 ORIGINAL_BYTES_MAX = 4 * 1024 * 1024
 """Longer originals are cut: the dead letter must fit where the record did not."""
 
+_AGAIN = "then edit the object at its source, which sends it again"
+
 HINTS: dict[Cause, str] = {
     Cause.UNKNOWN: "look at the detail",
-    Cause.MAPPING_ERROR: "correct the value at its source, or extend the connector's mapping; then redrive",
-    Cause.WRITE_REJECTED: "the target's own words say why; correct there or at the source, then redrive",
-    Cause.WRITE_CONFLICT: "somebody edits the object at the same time; redrive when it rests",
-    Cause.AMBIGUOUS_MATCH: "more than one object answers: merge them at the target, or link by hand",
-    Cause.AMBIGUOUS_WRITE: "look at the target whether the object exists, then link by hand or redrive",
+    Cause.MAPPING_ERROR: "correct the value at its source, and the change is read by itself; or extend the connector's mapping",
+    Cause.WRITE_REJECTED: f"the target's own words say why; correct it there or at the source, {_AGAIN}",
+    Cause.WRITE_CONFLICT: f"somebody edits the object at the same time; wait until it rests, {_AGAIN}",
+    Cause.AMBIGUOUS_MATCH: f"more than one object answers: merge them at the target, {_AGAIN}",
+    Cause.AMBIGUOUS_WRITE: f"look whether the object exists at the target and remove what is half there, {_AGAIN}",
     Cause.TOTALS_MISMATCH: "compare the two documents; the target's rounding or tax codes differ",
-    Cause.MISSING_DEPENDENCY: "create the objects named at the target; then redrive",
-    Cause.MISSING_TABLE_ROW: "add the row named to the flow's table and apply; then redrive",
-    Cause.UNKNOWN_VALUE: "a value the bus does not know: extend the mapping or the table; then redrive",
+    Cause.MISSING_DEPENDENCY: f"create the objects named at the target, {_AGAIN}",
+    Cause.MISSING_TABLE_ROW: f"add the row named to the flow's table and run `bus apply`, {_AGAIN}",
+    Cause.UNKNOWN_VALUE: f"unknown to the bus: add it to the table and run `bus apply`, or extend the mapping; {_AGAIN}",
     Cause.BACKFILL_INCOMPLETE: "wait until the target account has been read once",
     Cause.SUBJECT_KEY_MISSING: "the key of sealed data is not on bus.subject-keys: check its retention and the master key",
     Cause.CREDENTIAL: "the vendor refuses the credential: put a new one into the secrets folder and it goes on by itself",
@@ -43,8 +45,8 @@ HINTS: dict[Cause, str] = {
     Cause.UNRESOLVED_REFERENCE: "the record refers to an object that cannot be read",
     Cause.SOURCE_INCONSISTENT: "the source's totals contradict each other; correct the document there",
     Cause.TOO_LARGE: "make the object smaller at its source, or leave it out by a filter",
-    Cause.LINK_CONFLICT: "two objects claim one: decide which link holds",
-    Cause.BUG: "a bug of the bus: report it with the detail; the record is kept and can be redriven after a fix",
+    Cause.LINK_CONFLICT: f"two objects claim one: merge them where they are two, {_AGAIN}",
+    Cause.BUG: "a bug of the bus: report it with what `bus dead-letters show` says; its bytes are kept",
 }
 
 

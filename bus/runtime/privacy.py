@@ -111,6 +111,8 @@ class MasterKey:
             except OSError as error:
                 reason = f"BUS_MASTER_KEY_FILE {settings.master_key_file}: {error.strerror}"
                 raise SettingsError(f"{reason}; {HOW_TO_MAKE}") from None
+            except UnicodeDecodeError:
+                raise SettingsError(f"BUS_MASTER_KEY_FILE {settings.master_key_file} is not base64: {HOW_TO_MAKE}") from None
         if settings.master_key is not None:
             return cls.decode(settings.master_key.get_secret_value(), "BUS_MASTER_KEY")
         raise SettingsError(f"BUS_MASTER_KEY_FILE is not set: personal data cannot be sealed; {HOW_TO_MAKE}")

@@ -5,6 +5,7 @@ import uuid
 from bus.core import topics
 from bus.core.clock import SystemClock
 from bus.core.errors import SettingsError
+from bus.kit.registry import manifest_of
 from bus.runtime.codec import Codec
 from bus.runtime.publication import read_published
 from bus.runtime.publisher import Outgoing, Publisher
@@ -13,10 +14,13 @@ from schemas.system import RequestKind, RequestRecord
 
 
 async def poll_now(settings: BusSettings, codec: Codec, connection: str, stream: str | None) -> None:
-    """Asks the poller that owns a connection to poll. Raises SettingsError for an unknown connection."""
+    """Asks the poller that owns a connection to poll. Raises SettingsError for an unknown connection or stream."""
     known = (await read_published(settings, codec)).configuration.connections
     if connection not in known:
         raise SettingsError(f"unknown connection {connection!r}: there are {', '.join(sorted(known)) or 'none'}")
+    streams = [item.name for item in manifest_of(known[connection].system).streams]
+    if stream is not None and stream not in streams:
+        raise SettingsError(f"{connection} has no stream {stream!r}: there are {', '.join(streams)}")
     request = RequestRecord(
         kind=RequestKind.POLL_NOW,
         id=str(uuid.uuid4()),

@@ -1,8 +1,11 @@
+import re
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from bus.cli.group import bus
 from bus.core import errors
 from bus.runtime.codec import Codec
 from bus.runtime.deadletters import HINTS, ORIGINAL_BYTES_MAX, cause_of, dead_letter, outgoing
@@ -36,6 +39,14 @@ def test_every_failure_has_a_cause_of_the_closed_list(error: BaseException, caus
 
 def test_every_cause_has_a_hint() -> None:
     assert set(HINTS) == set(Cause)
+
+
+def test_hints_name_only_what_exists() -> None:
+    assert not [hint for hint in HINTS.values() if re.search("redriv|by hand|grants login", hint)]
+    named = {name for hint in HINTS.values() for name in re.findall(r"`bus ([a-z -]+)`", hint)}
+    assert named == {"apply", "dead-letters show"}
+    for name in named:
+        assert CliRunner().invoke(bus, [*name.split(), "--help"]).exit_code == 0, name
 
 
 def test_the_errors_own_hint_wins() -> None:
