@@ -71,7 +71,9 @@ def table(title: str, columns: list[str], rows: list[list[Any]], *, right: tuple
     from rich.table import Table
 
     # No frame: what `bus status` says of a flow fits a hundred columns.
-    drawn = Table(title=title, title_justify="left", header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    drawn = Table(
+        title=title, title_justify="left", header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True
+    )
     for index, column in enumerate(columns):
         drawn.add_column(column, justify="right" if index in right else "left", overflow="fold")
     for row in rows:
