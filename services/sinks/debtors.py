@@ -73,11 +73,14 @@ class Debtors:
     async def need_vat_number(self, task: Task, document: Document, customer_id: str) -> None:
         """An intra-community or reverse-charge sale is held until source or debtor tells the buyer's VAT number.
 
-        Raises MissingDependency.
+        The debtor is asked for only where our own record of it tells none. Raises MissingDependency.
         """
         categories = {item.extra.get("category") for item in task.command.resolved if item.name == "vat_code"}
         needed = sorted(NEEDS_VAT_NUMBER & {category for category in categories if category})
         if not needed or (document.customer is not None and document.customer.vat_number):
+            return
+        known = self._state.object("customer", customer_id)
+        if known is not None and "vat_number" in known.field_hashes:
             return
         record = await self._target.connector.fetch("customer", customer_id)
         debtor = self._target.connector.to_canonical(record) if record is not None and not record.deleted else None

@@ -20,6 +20,18 @@ from tests.unit.sinks.world import PEER, World, standing_of
 ORDER = {"entity": "sales_order", "source_entity": "sales_invoice", "source_id": "Invoice:1"}
 
 
+def count_calls(world: World, name: str) -> list[Any]:
+    """Arguments of every call of a connector's method from now on."""
+    method, calls = getattr(world.connector, name), []
+
+    async def counted(*arguments: Any) -> Any:
+        calls.append(arguments)
+        return await method(*arguments)
+
+    setattr(world.connector, name, counted)
+    return calls
+
+
 async def test_a_new_customer_is_created_once_and_linked() -> None:
     world = World()
     world.backfilled()
@@ -226,6 +238,27 @@ async def test_an_order_waits_for_its_products_and_names_them() -> None:
     assert standing_of(state, "Invoice:1", "sales_invoice").standing is Standing.WRITTEN
     assert len(world.vendor.objects["sales_order"]) == 1
     assert len(world.vendor.objects["customer"]) == 1
+
+
+@pytest.mark.parametrize(("ours", "theirs", "asked"), [("BE0400000123", None, 0), (None, "BE0400000123", 1), (None, None, None)])
+async def test_a_debtor_is_asked_for_its_vat_number_only_where_our_record_tells_none(
+    ours: str | None, theirs: str | None, asked: int | None
+) -> None:
+    """`ours` was observed; `theirs` was entered since."""
+    world = World()
+    world.backfilled()
+    world.observe("product", world.vendor.put("product", canon.Product(sku="A-1")))
+    debtor = world.vendor.put("customer", company(vat_number=ours))
+    world.observe("customer", debtor)
+    world.linked_by_peer("customer", debtor)
+    await world.live()
+    world.vendor.put("customer", company(vat_number=theirs), debtor)
+    fetched = count_calls(world, "fetch")
+    world.command(order("61"), action=Action.CREATE, resolved={"vat_code": "4"}, categories={"vat_code": "K"}, **ORDER)
+    state = await world.live()
+    is_held = standing_of(state, "Invoice:1", "sales_invoice").standing is Standing.WAITING
+    assert is_held is (asked is None)
+    assert asked is None or len(fetched) == asked
 
 
 async def test_patience_ends_in_a_dead_letter_with_the_missing_skus() -> None:

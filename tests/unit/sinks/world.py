@@ -85,6 +85,7 @@ class World:
         action: Action = Action.UPSERT,
         policy: WritePolicy | None = None,
         resolved: dict[str, str] | None = None,
+        categories: dict[str, str] | None = None,
         seq: int | None = None,
         version: int = 1,
         reason: str | None = None,
@@ -123,7 +124,16 @@ class World:
                 reason=reason,
                 existing=existing,
                 event=self.codec.encode("", event),
-                resolved=[Resolved(name=n, kind=ValueKind.TEXT, value=v, rule="test") for n, v in (resolved or {}).items()],
+                resolved=[
+                    Resolved(
+                        name=name,
+                        kind=ValueKind.TEXT,
+                        value=value,
+                        rule="test",
+                        extra={"category": categories[name]} if categories and name in categories else {},
+                    )
+                    for name, value in (resolved or {}).items()
+                ],
                 policy=encode_policy(policy or WritePolicy(write="upsert")),
                 made_at=self.clock.now(),
             )
