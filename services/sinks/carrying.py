@@ -26,7 +26,7 @@ class Carrier:
         self._state = target.state
         maker = Maker(target)
         matcher = Matcher(target.connector, target.state, target.hasher, target.account.currency)
-        self._products = Products(matcher, target.state, target.hasher)
+        self._products = Products(matcher, target)
         self._debtors = Debtors(target, maker, matcher)
         self._masters = Masters(target, maker, matcher)
         self._documents = Documents(target, maker, self._debtors, self._products)

@@ -1,17 +1,19 @@
 """What a document refers to at this account: its customer and its products (law 11)."""
 
 from collections.abc import Mapping
+from datetime import datetime, timedelta
 
 from bus.core.errors import MissingDependency, RecordError
-from bus.core.identity import Hasher, sku_key
+from bus.core.identity import sku_key
 from bus.kit.manifest import Writes
-from bus.runtime.state import AccountState
 from schemas import canon
 from schemas.canon import ChargeType, LineType
 from schemas.system import Cause, ObjectRef
 from services.sinks.matching import Matcher
+from services.sinks.task import Document, Target
 
-Document = canon.SalesOrder | canon.SalesInvoice
+MISSED_AGE_MAX = timedelta(seconds=60)
+"""How long a SKU that the vendor did not know is not searched again: each order that waits for it would ask."""
 NO_PRODUCT = frozenset({LineType.TEXT})
 
 
@@ -25,11 +27,14 @@ def customer_source(source: ObjectRef, party: canon.Party) -> ObjectRef:
 class Products:
     """Finds the products of a document's lines at this account."""
 
-    def __init__(self, matcher: Matcher, state: AccountState, hasher: Hasher) -> None:
+    def __init__(self, matcher: Matcher, target: Target) -> None:
         self._matcher = matcher
-        self._state = state
-        self._hasher = hasher
+        self._state = target.state
+        self._hasher = target.hasher
+        self._locks = target.locks
+        self._clock = target.clock
         self._searched: dict[str, str] = {}
+        self._missed: dict[str, datetime] = {}
 
     async def ids(
         self, source: ObjectRef, document: Document, line_without: str | None, shipping: str | None, facts: Writes
@@ -85,12 +90,21 @@ class Products:
             link = self._state.link("product", ObjectRef(connection=source.connection, entity="product", id=product.id))
             if link is not None and link.state == "ACTIVE":
                 return link.external_id
-        if known := self._matcher.product_id(sku) or self._searched.get(sku):
-            return known
-        if found := await self._matcher.product(sku):
-            self._searched[sku] = found.record.id
-            return found.record.id
-        return None
+        async with self._locks.hold([f"match|product|{sku_key(sku, self._hasher)}"]):  # who searches or makes it is waited for
+            return self._matcher.product_id(sku) or self._searched.get(sku) or await self._search(sku)
+
+    async def _search(self, sku: str) -> str | None:
+        """The vendor's word, remembered: that there is none, for a while. What comes meanwhile is in our own records first."""
+        now = self._clock.now()
+        self._missed = {missed: at for missed, at in self._missed.items() if now - at < MISSED_AGE_MAX}
+        if sku in self._missed:
+            return None
+        found = await self._matcher.product(sku)
+        if found is None:
+            self._missed[sku] = now
+            return None
+        self._searched[sku] = found.record.id
+        return found.record.id
 
     def forget(self, external_id: str) -> None:
         """A product changed: what a search said of it is void."""

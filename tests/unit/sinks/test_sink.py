@@ -240,6 +240,23 @@ async def test_an_order_waits_for_its_products_and_names_them() -> None:
     assert len(world.vendor.objects["customer"]) == 1
 
 
+async def test_a_sku_nobody_knows_is_searched_once_for_all_who_wait_and_again_after_a_while() -> None:
+    world = World()
+    world.backfilled()
+    searched = count_calls(world, "find")
+    for number in range(10):
+        command = {**ORDER, "source_id": f"Invoice:{number}"}
+        world.command(order(sku="A-1"), action=Action.CREATE, **command)
+    await world.live()
+    assert [(entity, match.sku) for entity, match in searched if entity == "product"] == [("product", "A-1")]
+    world.vendor.put("product", canon.Product(sku="A-1"))  # and nobody tells of it
+    world.clock.advance(4000)
+    state = await world.live()
+    assert len([entity for entity, _ in searched if entity == "product"]) == 2
+    assert standing_of(state, "Invoice:9", "sales_invoice").standing is Standing.WRITTEN
+    assert len(world.vendor.objects["sales_order"]) == 10
+
+
 @pytest.mark.parametrize(("ours", "theirs", "asked"), [("BE0400000123", None, 0), (None, "BE0400000123", 1), (None, None, None)])
 async def test_a_debtor_is_asked_for_its_vat_number_only_where_our_record_tells_none(
     ours: str | None, theirs: str | None, asked: int | None
