@@ -35,7 +35,7 @@ class References:
     def __init__(self, odata: OData, config: Any, clock: Clock) -> None:
         self._odata = odata
         self._config = config
-        self._clock = clock
+        self.clock = clock
         self._vat_codes: dict[str, VatCode] = {}
         self._kinds: dict[str, str] = {}
         self._charges: dict[str, str] = {}
@@ -44,11 +44,11 @@ class References:
 
     def today(self) -> str:
         """The business day of reading."""
-        return self._clock.now().astimezone(ZONE).date().isoformat()
+        return self.clock.now().astimezone(ZONE).date().isoformat()
 
     def day(self, days: int) -> str:
         """The business day that many days from now."""
-        return (self._clock.now().astimezone(ZONE).date() + timedelta(days=days)).isoformat()
+        return (self.clock.now().astimezone(ZONE).date() + timedelta(days=days)).isoformat()
 
     async def vat_codes(self, needed: Iterable[str | None] = ()) -> Mapping[str, VatCode]:
         """VAT codes without their padding. Those in `needed` that are not known are asked for once more."""
@@ -112,10 +112,10 @@ class References:
 
     def _is_old(self, name: str, age_max: timedelta) -> bool:
         read_at = self._read_at.get(name)
-        return read_at is None or self._clock.now() - read_at > age_max
+        return read_at is None or self.clock.now() - read_at > age_max
 
     def _note(self, name: str) -> None:
-        self._read_at[name] = self._clock.now()
+        self._read_at[name] = self.clock.now()
 
 
 def _exact(value: Any) -> Decimal | None:

@@ -24,7 +24,11 @@ from connectors.exact_online.orders import Orders
 from connectors.exact_online.plans import SETS, Call, Done, Find
 from connectors.exact_online.references import References
 from connectors.exact_online.wholes import Wholes
+from connectors.exact_online.writing_back import WrittenBack
 from schemas import canon
+
+ORDER_STEPS = frozenset({"order", "numbered_order"})
+"""Steps that leave the debtor as it is."""
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +39,7 @@ class Writing:
     def __init__(self, odata: OData, wholes: Wholes, references: References, config: Any) -> None:
         self._odata = odata
         self._wholes = wholes
+        self._back = WrittenBack(odata, references, config)
         self._references = references
         self._config = config
         kinds = (Accounts(odata, references, config), Items(odata, references, config), Orders(odata, references, config))
@@ -46,7 +51,12 @@ class Writing:
 
     async def perform(self, write: Write, step: Step, done: Done) -> StepResult:
         """The call of one step; the last one shows the object as it then stands."""
-        return await self._shown(write, step, done, await self._calls[step.name](write, step, done))
+        try:
+            result = await self._calls[step.name](write, step, done)
+        finally:
+            if step.name not in ORDER_STEPS:
+                self._back.forget(write.external_id or write.ids.get("customer", ""))
+        return await self._shown(write, step, done, result)
 
     async def search(self, write: Write, step: Step, done: Done) -> StepResult | None:
         """What an unclear step may have made."""
@@ -91,7 +101,8 @@ class Writing:
     async def _read_back(self, write: Write, external_id: str, sent: Mapping[str, Any]) -> StepResult:
         """The object as it is now; `as_sent` says whether what was sent is what stands there."""
         try:
-            record = (await self._wholes.read(write.entity, [external_id])).get(external_id)
+            wholes = self._back if write.entity == "sales_order" else self._wholes
+            record = (await wholes.read(write.entity, [external_id])).get(external_id)
             if record is not None:
                 number, as_sent = _number(record), _stands(record, sent)
                 return StepResult(external_id=external_id, number=number, record=record, as_sent=as_sent)

@@ -21,6 +21,7 @@ from bus.core.errors import (
 from bus.kit.connector import Match, StepResult, Write
 from connectors.exact_online import plans
 from connectors.exact_online.connector import ExactOnlineConfig
+from connectors.exact_online.writing_back import DEBTOR_AGE_MAX
 from schemas import canon
 from schemas.canon import CustomerKind, PriceMode
 from schemas.system import IdempotencyClass
@@ -576,6 +577,26 @@ async def test_a_vat_code_made_meanwhile_is_known(division: FakeDivision) -> Non
     fresh = order_write(order([line("1", "100.00")]), [vat("1", "5I")])
     await perform(connector, msgspec.structs.replace(fresh, reference="QBO-I239"))
     assert sent(division, ORDERS)[-1]["SalesOrderLines"][0]["NetPrice"] == Decimal("121")
+
+
+async def test_a_debtor_is_read_once_for_its_orders_until_it_is_written_or_minutes_old(division: FakeDivision) -> None:
+    connector, write = connector_of(division), order_write(order([line("1", "100.00")]), [vat("1", "2")])
+
+    async def ordered() -> int:
+        before = len(division.asked(ACCOUNTS))
+        (result,) = (await perform(connector, write)).values()
+        assert result.record is not None
+        assert result.as_sent
+        written = connector.to_canonical(result.record)
+        assert written.customer.customer.id == write.ids["customer"]  # type: ignore[union-attr]
+        return len(division.asked(ACCOUNTS)) - before
+
+    assert [await ordered(), await ordered()] == [1, 0]
+    before = len(division.asked(ACCOUNTS))
+    await perform(connector, ORDER)  # its delivery address is a new one of the debtor
+    assert len(division.asked(ACCOUNTS)) == before + 1
+    division.clock.advance(DEBTOR_AGE_MAX.total_seconds())
+    assert [await ordered(), await ordered()] == [1, 0]
 
 
 async def test_shipping_as_an_order_charge(division: FakeDivision) -> None:
