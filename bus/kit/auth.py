@@ -24,7 +24,7 @@ from bus.core.errors import AccessRevoked, ApiChanged, BusError, NetworkFailure,
 from bus.kit.classify import retry_after_s
 from bus.kit.failures import TRANSLATED, translate
 from bus.kit.manifest import Auth
-from bus.kit.transport import USER_AGENT, pooled_transport
+from bus.kit.transport import USER_AGENT, is_here, pooled_transport
 
 TOO_EARLY_S = 10.0
 TIMEOUT_S = 30.0
@@ -140,7 +140,7 @@ class OAuth2:
         return self._parsed(answer, asked_at, kept)
 
     async def _post(self, form: dict[str, str], headers: dict[str, str]) -> httpx.Response:
-        transport = self._transport or pooled_transport(1)
+        transport = self._transport or pooled_transport(1, is_proxied=not is_here(self._token_url))
         client = httpx.AsyncClient(transport=transport, timeout=TIMEOUT_S, follow_redirects=False)
         try:
             async with asyncio.timeout(TIMEOUT_S):

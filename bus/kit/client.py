@@ -35,7 +35,7 @@ from bus.kit.budget import LONG_WAIT_S, Budgets, ErrorBudget
 from bus.kit.classify import build, class_of, retry_after_s
 from bus.kit.failures import TRANSLATED, translate, unreadable
 from bus.kit.manifest import Manifest
-from bus.kit.transport import USER_AGENT, pooled_transport
+from bus.kit.transport import USER_AGENT, is_here, pooled_transport
 
 READ_TRIES_MAX = 4
 CONNECT_TIMEOUT_S = 10.0
@@ -360,7 +360,7 @@ class VendorClient:
 
     def _pool(self) -> httpx.AsyncBaseTransport:
         if self._transport is None:
-            self._transport = pooled_transport(self.manifest.concurrent_calls_max)
+            self._transport = pooled_transport(self.manifest.concurrent_calls_max, is_proxied=not is_here(self.base_url))
         return self._transport
 
 

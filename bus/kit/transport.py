@@ -1,7 +1,9 @@
 """The transport under every client: aiohttp's pool behind httpx's interface, a third of the cost per call of httpx's own."""
 
+import contextlib
 import ssl
 from functools import cache
+from ipaddress import ip_address
 
 import aiohttp
 import httpx
@@ -18,12 +20,23 @@ def _tls() -> ssl.SSLContext:
     return httpx.create_ssl_context()
 
 
-def pooled_transport(connections_max: int) -> httpx.AsyncBaseTransport:
-    """A pool of at most `connections_max` connections. It keeps no cookies and never repeats a call by itself."""
+def is_here(url: str) -> bool:
+    """Whether a URL leads to this machine: no proxy of the environment is asked for that."""
+    host = httpx.URL(url).host
+    with contextlib.suppress(ValueError):
+        return ip_address(host).is_loopback
+    return host == "localhost"
+
+
+def pooled_transport(connections_max: int, *, is_proxied: bool = True) -> httpx.AsyncBaseTransport:
+    """A pool of at most `connections_max` connections. It keeps no cookies and never repeats a call by itself.
+
+    `is_proxied`: HTTPS_PROXY, HTTP_PROXY and NO_PROXY of the environment hold.
+    """
 
     def session() -> aiohttp.ClientSession:
         pool = aiohttp.TCPConnector(limit=connections_max, ssl=_tls(), keepalive_timeout=KEEPALIVE_S)
-        made = aiohttp.ClientSession(connector=pool, cookie_jar=aiohttp.DummyCookieJar())
+        made = aiohttp.ClientSession(connector=pool, cookie_jar=aiohttp.DummyCookieJar(), trust_env=is_proxied)
         # aiohttp sends a PUT or DELETE again when a pooled connection breaks: uncounted, and a write is never repeated here.
         made._retry_connection = False  # noqa: SLF001 - there is no public switch; a test cuts connections to prove it
         return made

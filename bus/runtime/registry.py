@@ -13,6 +13,7 @@ import httpx
 
 from bus.core import topics
 from bus.core.errors import BusError, NetworkFailure, SettingsError, Unavailable
+from bus.kit.transport import is_here
 from bus.runtime.settings import BusSettings
 from schemas import files, linter
 
@@ -46,6 +47,7 @@ class RegistryClient:
             auth=httpx.BasicAuth(user, password) if user else None,
             verify=ssl.create_default_context(cafile=ca_file) if ca_file else True,
             timeout=TIMEOUT_S,
+            trust_env=not is_here(url),
             headers={"content-type": "application/vnd.schemaregistry.v1+json"},
             transport=transport,
         )

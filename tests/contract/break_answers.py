@@ -320,7 +320,7 @@ def never_waits(account: ContractAccount) -> None:
 
 @breaks("calls_in_flight_stay_within_the_declared")
 def calls_all_at_once(account: ContractAccount) -> None:
-    account.client._room = asyncio.Semaphore(1_000)
+    account.client._room = account.client._reads = asyncio.Semaphore(1_000)
 
 
 def telling(account: ContractAccount, secret: str) -> None:

@@ -46,8 +46,8 @@ def no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
         made_at=NOW,
     )
 
-    async def read_all(_settings: Any, _codec: Any, topic: str) -> AsyncIterator[tuple[Record, Any]]:
-        if topic == topics.DEAD_LETTERS:
+    async def read_all(_settings: Any, _codec: Any, topic: str, wanted: Any = bool) -> AsyncIterator[tuple[Record, Any]]:
+        if topic == topics.DEAD_LETTERS and wanted(KEY):
             yield Record(topic, 4, 11, KEY.encode(), b"", {}), letter
 
     async def current(_settings: Any, _codec: Any) -> Books:
@@ -80,7 +80,7 @@ def test_status() -> None:
     flow = found["flows"][0]
     assert flow.keys() >= {"flow", "source", "target", "read", "standings", "outcomes", "causes", "reasons"}
     assert (flow["flow"], flow["read"], flow["standings"]["WRITTEN"]) == (FLOWS[0], 79_999, 20_000)
-    assert found["streams"][0].keys() == {"connection", "stream", "backfilled", "polled_at"}
+    assert found["streams"][0].keys() == {"connection", "stream", "backfilled", "polled_at", "deletes_unproven_since"}
 
 
 def test_dead_letters() -> None:
