@@ -57,11 +57,12 @@ async def test_objects_under_way_share_their_transactions() -> None:
 
     world.log.commit = counted  # type: ignore[method-assign]
     world.backfilled()
-    for number in range(PARALLEL_OBJECTS_MAX):
+    customers = 8 * PARALLEL_OBJECTS_MAX
+    for number in range(customers):
         world.command(company(email=f"{number}@shop.test"), source_id=str(number))
     await world.live()
-    assert len(world.vendor.objects["customer"]) == PARALLEL_OBJECTS_MAX
-    assert commits < PARALLEL_OBJECTS_MAX
+    assert len(world.vendor.objects["customer"]) == customers
+    assert commits < customers
 
 
 async def test_no_create_before_the_backfill_is_complete() -> None:
