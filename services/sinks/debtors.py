@@ -135,6 +135,6 @@ class Debtors:
 def _deleted(external_id: str) -> RecordError:
     return RecordError(
         f"the debtor {external_id} that the bus made was deleted there; it is not made again",
-        hint="restore it there, or make another with the same e-mail address: then edit the document at its source, which sends it again",
+        hint="restore it there, or make another with the same e-mail address; then edit the document at its source",
         cause=Cause.LINK_CONFLICT,
     )
