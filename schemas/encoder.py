@@ -1,4 +1,4 @@
-"""Avro encoders compiled from a schema: closures that write Struct attributes straight into a bytearray.
+"""Avro encoders compiled from a schema: functions that write Struct attributes straight into a bytearray.
 
 The bytes are those of the Avro specification (https://avro.apache.org/docs/1.12.0/specification/#binary-encoding) and equal
 fastavro's, several times faster because no dict is built. What does not fit is refused with the path of the field: a float or
@@ -61,7 +61,7 @@ def _integer(bits: int) -> Put:
     def put(value: Any, out: bytearray) -> None:
         if value.__class__ is not int or not lowest <= value <= highest:
             raise Refused(f"needs an int of {bits} bits, got {_kind(value)}")
-        out.extend(_SMALL[value] if 0 <= value < 8192 else _zigzag(value))
+        put_integer(value, out)
 
     return put
 
@@ -73,7 +73,8 @@ def _put_string(value: Any, out: bytearray) -> None:
         data = value.encode()
     except UnicodeEncodeError as error:
         raise Refused("the text holds half a surrogate pair: it is not Unicode") from error
-    put_integer(len(data), out)
+    length = len(data)
+    out += _SMALL[length] if length < 8192 else _zigzag(length)  # as `put_integer`, without the call: most values are texts
     out += data
 
 
@@ -124,9 +125,9 @@ def _decimal(schema: dict[str, Any]) -> Put:
             raise Refused(f"has more than {scale} decimals: round it where the rule for rounding is known")
         if not -bound < number < bound:
             raise Refused(f"has more than {precision - scale} digits before the point")
-        data = number.to_bytes((number.bit_length() + 8) >> 3, "big", signed=True)
-        put_integer(len(data), out)
-        out.extend(data)
+        size = (number.bit_length() + 8) >> 3
+        out += _SMALL[size]
+        out += number.to_bytes(size, "big", signed=True)
 
     return put
 
@@ -136,10 +137,10 @@ def _enum(schema: dict[str, Any]) -> Put:
     name = schema["name"]
 
     def put(value: Any, out: bytearray) -> None:
-        code = codes.get(value) if isinstance(value, str) else None
-        if code is None:
-            raise Refused(f"is no member of {name}")
-        out.extend(code)
+        try:
+            out += codes[value]
+        except (KeyError, TypeError):
+            raise Refused(f"is no member of {name}") from None
 
     return put
 
@@ -189,28 +190,34 @@ def _optional(inner: Put) -> Put:
 
 
 def _record(cls: type, fields: list[tuple[str, bool, Put]]) -> Put:
-    members = tuple(fields)
-    name_of = cls.__name__
-    fix = ": personal data must be sealed first (bus.runtime.privacy)" if name_of == "Sealed" else ""
+    """Written out as Python source, a few lines per field: most fields of most records are empty, and what a loop would do for
+    them costs more than all the rest."""
+    lines = [
+        "def put(value, out):",
+        "    if value.__class__ is not cls:",
+        "        raise misfit(value)",
+        "    add, name = out.append, ''",
+        "    try:",
+    ]
+    puts: dict[str, Put] = {}
+    for name, nullable, inner in fields:
+        puts[f"put_{name}"] = inner
+        lines.append(f"        name = {name!r}")  # for the except clause
+        if nullable:
+            lines.append(f"        if value.{name} is None: add(0)")
+            lines.append(f"        else: add(2); put_{name}(value.{name}, out)")
+        else:
+            lines.append(f"        put_{name}(value.{name}, out)")
+    lines += ["        pass", "    except Refused as error:", "        raise error.below(name) from None"]
 
-    def put(value: Any, out: bytearray) -> None:
-        if value.__class__ is not cls:
-            raise Refused(f"needs a {name_of}, got {_kind(value)}{fix}")
-        name = ""
-        try:
-            for name, nullable, inner in members:  # the except clause below names the field
-                part = getattr(value, name)
-                if not nullable:
-                    inner(part, out)
-                elif part is None:
-                    out.append(0)
-                else:
-                    out.append(2)
-                    inner(part, out)
-        except Refused as error:
-            raise error.below(name) from None
+    def misfit(value: Any) -> Refused:
+        fix = ": personal data must be sealed first (bus.runtime.privacy)" if cls.__name__ == "Sealed" else ""
+        return Refused(f"needs a {cls.__name__}, got {_kind(value)}{fix}")
 
-    return put
+    scope: dict[str, Any] = {"cls": cls, "misfit": misfit, "Refused": Refused, **puts}
+    exec("\n".join(lines), scope)  # noqa: S102 - names come from our own schemas, which are linted to be plain identifiers
+    made: Put = scope["put"]
+    return made
 
 
 def model_of(full_name: str) -> type:
