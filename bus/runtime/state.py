@@ -72,6 +72,7 @@ class AccountState:
         self._facets: defaultdict[tuple[str, ObjectRef], set[str]] = defaultdict(set)
         self._intents: dict[LinkKey, IntentRecord] = {}
         self._open: dict[LinkKey, IntentRecord] = {}
+        """The few of them that have not ended: the poller asks for these with every record."""
         self._standings: dict[tuple[str, ObjectRef], StandingRecord] = {}
         self._parked: dict[tuple[str, ObjectRef], StandingRecord] = {}
         self._match: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
