@@ -65,7 +65,6 @@ async def figures(size: int) -> list[Figure]:
             clock=made.clock,
             locks=locks,
             on_outcome=lambda _flow, _connection, outcome: outcomes.append(outcome),
-            calls=lambda: client.calls,
         )
         running = [asyncio.ensure_future(ledger.run()), asyncio.ensure_future(sink.run())]
         sink.deliver(Delivered(raw=_backfilled(made), offset=0))

@@ -17,8 +17,9 @@ and nothing is logged here.
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager, nullcontext
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, nullcontext
+from contextvars import ContextVar
 from decimal import Decimal
 from functools import cache
 from typing import Any, Literal, NamedTuple, TypeVar
@@ -126,6 +127,27 @@ def _without_floats(value: Any) -> Any:
     return value
 
 
+class Tally:
+    """Calls counted for one piece of work."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+
+_TALLY: ContextVar[Tally | None] = ContextVar("tally", default=None)
+
+
+@contextmanager
+def tallied() -> Iterator[Tally]:
+    """Counts the calls made within, by this task and those it starts: others that run beside it count apart."""
+    tally = Tally()
+    token = _TALLY.set(tally)
+    try:
+        yield tally
+    finally:
+        _TALLY.reset(token)
+
+
 class VendorClient:
     """Calls one vendor for one connection."""
 
@@ -149,7 +171,7 @@ class VendorClient:
         self.budgets = budgets
         self.share = share
         self.calls = 0
-        """Calls made, for results and benchmarks."""
+        """Calls made."""
         self.classifier: Classifier | None = None
         """A connector's own reading of an answer: an error, or None for success. Without it the default table decides."""
         percent = manifest.polling_share_pct if share == "poll" else 100 - manifest.polling_share_pct
@@ -315,6 +337,8 @@ class VendorClient:
             sent["Authorization"] = f"Bearer {token.access_token.get_secret_value()}"
         timeout_s = self._left_s(ask) if ask.write else self.manifest.call_timeout_s
         self.calls += 1
+        if (tally := _TALLY.get()) is not None:
+            tally.calls += 1
         try:
             request = httpx.Request(ask.method, ask.url, headers=sent, extensions=self._timeouts, **ask.body)
             async with asyncio.timeout(timeout_s):

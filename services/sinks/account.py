@@ -17,6 +17,7 @@ from bus.core import topics
 from bus.core.clock import Clock, micros
 from bus.core.errors import BusError, CredentialError, MissingDependency, RecordError, StreamError, TransientError, WriteConflict
 from bus.core.policy import decode_policy
+from bus.kit.client import tallied
 from bus.runtime import metrics
 from bus.runtime.codec import Codec
 from bus.runtime.retry import wait_s
@@ -76,7 +77,6 @@ class AccountSink:
         clock: Clock,
         locks: KeyLocks,
         on_outcome: Callable[[str, str, Outcome], None],
-        calls: Callable[[], int],
     ) -> None:
         self.connection = connection
         self.state = state
@@ -86,7 +86,6 @@ class AccountSink:
         self._clock = clock
         self._locks = locks
         self._on_outcome = on_outcome
-        self._calls = calls
         self._lanes: dict[Lane, deque[Delivered]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._room = asyncio.Semaphore(PARALLEL_OBJECTS_MAX)
@@ -195,11 +194,12 @@ class AccountSink:
             return
         if retry and (before is None or before.command != message.raw):
             return  # a newer version took its place meanwhile
-        calls, news = self._calls(), self._news
+        news = self._news
         lock = f"object|{command.target_entity}|{command.source.connection}|{command.source.id}"
         async with self._room, self._locks.hold([lock]):
-            end = await self._carry_out(command, message.raw, before)
-        end.calls = self._calls() - calls
+            with tallied() as tally:
+                end = await self._carry_out(command, message.raw, before)
+        end.calls = tally.calls
         await self._settle(command, message, before, end)
         if end.standing is Standing.WAITING and self._news != news and any(self._is_there(key) for key in end.missing):
             self._retry(command.flow, command.source)  # what it waits for came while it was being parked

@@ -125,7 +125,6 @@ class SinkSlot:
             clock=self._env.clock,
             locks=locks,
             on_outcome=_counted,
-            calls=lambda: opened.client.calls,
         )
         sink.restore()
         self.accounts[name] = sink

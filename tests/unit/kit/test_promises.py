@@ -17,7 +17,7 @@ from bus.core.errors import (
     WriteRejected,
 )
 from bus.kit.auth import StaticTokens
-from bus.kit.client import gather_limited
+from bus.kit.client import gather_limited, tallied
 from tests.unit.kit.desk import Desk, answers
 
 ONE_A_MINUTE = [{"name": "minute", "calls": 1, "per_s": 60, "window": "clock_minute"}]
@@ -292,3 +292,18 @@ async def test_the_vendors_own_code_finds_its_row() -> None:
     desk.client.classifier = lambda answer: desk.client.by_status(answer, "stale", code="5010")
     with pytest.raises(WriteConflict, match="stale"):
         await desk.write()
+
+
+# --- counting -------------------------------------------------------------------------------------------------------------
+
+
+async def test_work_side_by_side_counts_its_own_calls() -> None:
+    desk = Desk(answers(200, json={}))
+
+    async def work(calls: int) -> int:
+        with tallied() as tally:
+            await asyncio.gather(*(desk.client.call("GET", "x") for _ in range(calls)))
+        return tally.calls
+
+    assert await asyncio.gather(work(1), work(3), work(5)) == [1, 3, 5]
+    assert desk.client.calls == 9

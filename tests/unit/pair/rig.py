@@ -271,7 +271,6 @@ class Pair:
             clock=self.clock,
             locks=locks,
             on_outcome=lambda flow, connection, outcome: self.outcomes.append((flow, outcome)),
-            calls=lambda: side.client.calls,
         )
         sink.restore()
         sink._release_due()

@@ -178,7 +178,6 @@ class World:
             clock=self.clock,
             locks=locks,
             on_outcome=lambda flow, connection, outcome: self.outcomes.append((flow, outcome)),
-            calls=lambda: 0,
         )
         sink.restore()
         sink._release_due()
