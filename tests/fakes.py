@@ -350,3 +350,7 @@ def order(customer_id: str = "61", sku: str = "A-1", total: str = "121.00", **mo
         totals=canon.Totals(incl=Decimal(total)),
         **more,
     )
+
+
+async def no_time(_seconds: float) -> None:
+    """A sleep that takes none."""

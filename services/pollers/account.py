@@ -27,6 +27,8 @@ from services.pollers.publishing import Counts, PageBuilder, Seen, is_stale
 log = logging.getLogger(__name__)
 
 TICK_S = 0.2
+HOLD_LOOK_S, HOLD_LOOKS_MAX = 0.25, 8
+"""A page whose objects are being written waits so long, so often, for the end of those writes; what is still open is held."""
 FAILURES_MAX = 5
 """After so many failures in a row that are not the vendor's passing trouble, a stream stands still until it is polled by hand."""
 CREDENTIAL_RETRY_S = 30.0
@@ -66,6 +68,7 @@ class AccountPoller:
         on_poll: Callable[[str, str, Counts], None],
         on_failure: Callable[[str, str, str], None],
         on_turn: Callable[[str, str, float], None] = lambda _connection, _stream, _seconds: None,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self.connection = connection
         self._connector = connector
@@ -82,6 +85,7 @@ class AccountPoller:
         self._on_poll = on_poll
         self._on_failure = on_failure
         self._on_turn = on_turn
+        self._sleep = sleep
         now = clock.now()
         self.streams = [
             StreamState(facts=facts, every_s=poll_s.get(facts.name, facts.poll_s), due_at=now)
@@ -225,7 +229,7 @@ class AccountPoller:
         # 2
         completed = await self._complete(unknown)
         # 3
-        await self._refresh_state()
+        await self._settled_state(unknown)
         *ahead, last = parts(unknown, completed)
         counts = Counts()
         for part in ahead:  # 4, 5, 6 of all but the last
@@ -244,6 +248,18 @@ class AccountPoller:
         self._cursors[stream.name] = cursor
         counts.add(batch.counts)
         self._on_poll(self.connection, stream.name, counts)
+
+    async def _settled_state(self, records: Sequence[RawRecord]) -> None:
+        """The state as of now; where writes of the page's own objects are under way, of a moment later.
+
+        Most end by then, and what is judged with its page is not read once more by itself.
+        """
+        await self._refresh_state()
+        for _ in range(HOLD_LOOKS_MAX):
+            if not any(self._holds(record.entity, record.id) for record in records):
+                return
+            await self._sleep(HOLD_LOOK_S)
+            await self._refresh_state()
 
     async def _publish_part(self, part: Sequence[Joined], *, asked_at: datetime, snapshot: bool) -> Counts:
         """Some objects of a page, without moving its cursor."""

@@ -41,7 +41,7 @@ from services.sinks.carrying import Carrier
 from services.sinks.ledger import Ledger
 from services.sinks.locks import KeyLocks
 from services.sinks.task import Target
-from tests.fakes import Deaths, FakeCodec, FakeLog, FakePictures, FakePrivacy, Killed
+from tests.fakes import Deaths, FakeCodec, FakeLog, FakePictures, FakePrivacy, Killed, no_time
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "quickbooks-exact"
 QBO, EXACT = "qbo-nl", "exact-nl"
@@ -347,6 +347,7 @@ class Pair:
             usage=dict,
             on_poll=lambda connection, stream, page: counts.add(page),
             on_failure=lambda *args: None,
+            sleep=no_time,
         )
 
     def _of(self, side: Side, topic: str) -> list[Any]:

@@ -222,6 +222,22 @@ async def test_an_unknown_object_is_held_while_a_create_is_open() -> None:
     assert event.meta.origin.created
 
 
+async def test_a_write_that_ends_while_its_page_waits_is_judged_with_the_page() -> None:
+    world = Poller()
+    intent(world, IntentState.OPEN)
+    external_id = world.vendor.put("customer", company())
+    poller = world.life()
+
+    async def ends(_seconds: float) -> None:
+        wrote(world, external_id, company(), created=True)
+        intent(world, IntentState.CLOSED)
+
+    poller._sleep = ends
+    (event,) = await world.poll(poller)
+    assert event.meta.origin.echo
+    assert world.counts.held == 0
+
+
 async def test_a_record_that_cannot_be_mapped_is_set_aside_with_its_bytes_once() -> None:
     world = Poller()
     bad = world.vendor.put("customer", company("Bad"))

@@ -9,7 +9,7 @@ from bus.runtime.state import AccountState
 from schemas.system import CommandKind, StateRecord
 from services.pollers.account import AccountPoller, holds
 from services.pollers.publishing import Counts, PageBuilder, Seen
-from tests.fakes import Deaths, FakeCodec, FakeConnector, FakeLog, FakePrivacy, FakeVendor
+from tests.fakes import Deaths, FakeCodec, FakeConnector, FakeLog, FakePrivacy, FakeVendor, no_time
 
 HERE = "shop"
 
@@ -70,6 +70,7 @@ class Poller:
             usage=dict,
             on_poll=lambda connection, stream, counts: self.counts.add(counts),
             on_failure=lambda *args: None,
+            sleep=no_time,
         )
 
     async def poll(self, poller: AccountPoller | None = None) -> list[Any]:
