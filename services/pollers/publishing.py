@@ -282,9 +282,9 @@ class PageBuilder:
                 batch.outgoing.append(picture)
 
     def _meta(self, record: RawRecord, known: SeenRecord, op: Operation, verdict: Judgement | None) -> EventMeta:
-        key = self._seen.key(record.entity, record.id)
+        made_id = event_id(self._seen.key(record.entity, record.id), known.seq)
         return EventMeta(
-            event_id=event_id(key, known.seq),
+            event_id=made_id,
             seq=known.seq,
             tenant=self._tenant,
             system=self._connector.manifest.id,
@@ -300,7 +300,7 @@ class PageBuilder:
             field_hashes=known.field_hashes,
             echo_fields=list(verdict.echo_fields) if verdict else [],
             origin=verdict.origin if verdict else None,
-            correlation_id=event_id(key, known.seq),
+            correlation_id=made_id,
         )
 
     def _emit(self, batch: Batch, entity: str, known: SeenRecord, event: Any) -> None:
