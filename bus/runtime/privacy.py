@@ -14,11 +14,12 @@ published, so that it commits before or with its first blob. A missing key means
 
 import base64
 import binascii
+import functools
 import os
 import secrets as tokens
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar, get_args, get_type_hints
 
 import msgspec
 from cryptography.exceptions import InvalidTag
@@ -330,10 +331,17 @@ def subject_of(owner: msgspec.Struct, value: Any, connection: str, hasher: Hashe
 Change: TypeAlias = Callable[[msgspec.Struct, str, Any], dict[str, Any]]
 
 
+@functools.cache
+def _places(kind: type[msgspec.Struct]) -> tuple[str, ...]:
+    """The few fields of a class that may hold sealed fields, parties or contacts."""
+    names = {name for name, held in get_type_hints(kind).items() if canon.Party in (held, *get_args(held))}
+    return tuple(name for name in kind.__struct_fields__ if name in names or name in PLAIN_OF or name == "contacts")
+
+
 def _walk(entity: T, change: Change) -> T:
     """Applies `change` to every sealed field of an entity, its parties and its contacts."""
     changes: dict[str, Any] = {}
-    for name in entity.__struct_fields__:
+    for name in _places(type(entity)):
         value = getattr(entity, name)
         if value is None:
             continue
