@@ -3,6 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 import msgspec
 
@@ -99,14 +100,15 @@ class References:
             for record, keys in zip(records, wanted, strict=True)
         ]
 
-    async def _collect(self, wanted: set[str]) -> dict[str, bytes]:
-        known: dict[str, bytes] = {}
+    async def _collect(self, wanted: set[str]) -> dict[str, "_Referred"]:
+        known: dict[str, _Referred] = {}
         open_keys = wanted
         for _ in range(ROUNDS_MAX):
             if not open_keys:
                 break
-            known |= await self._fetch(open_keys)
-            behind = set().union(*(_further_if_readable(key, known[key]) for key in open_keys if key in known))
+            fetched = {key: _Referred(raw, _further(key, raw)) for key, raw in (await self._fetch(open_keys)).items()}
+            known |= fetched
+            behind = set().union(*(item.behind for item in fetched.values() if not isinstance(item.behind, Exception)))
             open_keys = behind - known.keys()
         return known
 
@@ -131,7 +133,15 @@ class References:
         return found
 
 
-def _with_joined(record: RawRecord, keys: set[str], known: Mapping[str, bytes]) -> RawRecord | Exception:
+class _Referred(NamedTuple):
+    """An object referred to by records of a page."""
+
+    raw: bytes
+    behind: list[str] | MappingError
+    """Keys of what it refers to itself, in order; an error stops the records that refer to it, not the page."""
+
+
+def _with_joined(record: RawRecord, keys: set[str], known: Mapping[str, _Referred]) -> RawRecord | Exception:
     """Its own references and those behind them. A reference to nothing stops this record only."""
     joined: dict[str, bytes] = {}
     waiting = sorted(keys)
@@ -147,11 +157,10 @@ def _with_joined(record: RawRecord, keys: set[str], known: Mapping[str, bytes]) 
                 hint="correct the reference in QuickBooks: the object is read again when it changes",
                 cause=Cause.UNRESOLVED_REFERENCE,
             )
-        joined[key] = known[key]
-        try:
-            waiting += sorted(further(key, known[key]) - joined.keys())
-        except MappingError as error:
-            return error
+        joined[key], behind = known[key]
+        if isinstance(behind, MappingError):
+            return behind
+        waiting += [further_key for further_key in behind if further_key not in joined]
     return msgspec.structs.replace(record, joined=joined)
 
 
@@ -199,12 +208,11 @@ def further(key: str, raw: bytes) -> set[str]:
             return set()
 
 
-def _further_if_readable(key: str, raw: bytes) -> set[str]:
-    """What cannot be read stops the records that refer to it, not the page."""
+def _further(key: str, raw: bytes) -> list[str] | MappingError:
     try:
-        return further(key, raw)
-    except MappingError:
-        return set()
+        return sorted(further(key, raw))
+    except MappingError as error:
+        return error
 
 
 def _keys(*refs: tuple[str, shapes.Reference | None]) -> set[str]:
