@@ -7,20 +7,24 @@ Lag is asked of Kafka, so that "quiet" means that nothing is on its way.
 import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
-from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
 from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]
 
 from bus.core import topics
 from bus.core.configuration import Configuration, Flow
+from bus.core.errors import NetworkFailure
 from bus.runtime import kafka
 from bus.runtime.codec import Codec
 from bus.runtime.reader import BEGINNING, LogReader
 from bus.runtime.settings import BusSettings
 from schemas.system import CursorRecord, IntentState, SeenRecord, Standing, StandingRecord, StateRecord
+
+T = TypeVar("T")
 
 PROCESSOR_GROUP = "bus-processors"
 
@@ -189,7 +193,7 @@ class BookReader:
         answer = self._admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(PROCESSOR_GROUP, places)])
         committed = {
             (place.topic, place.partition): max(place.offset, 0)
-            for place in answer[PROCESSOR_GROUP].result(kafka.REQUEST_TIMEOUT_S).topic_partitions
+            for place in _answered(answer[PROCESSOR_GROUP], "asking what the processors committed").topic_partitions
         }
         return sum(max(0, end - committed.get(place, 0)) for place, end in ends.items())
 
@@ -198,8 +202,19 @@ class BookReader:
             return {}
         answers = self._admin.list_offsets({place: OffsetSpec.latest() for place in places})  # type: ignore[no-untyped-call]
         return {
-            (place.topic, place.partition): answer.result(kafka.REQUEST_TIMEOUT_S).offset for place, answer in answers.items()
+            (place.topic, place.partition): _answered(answer, f"asking the end of {place.topic}").offset
+            for place, answer in answers.items()
         }
+
+
+def _answered(answer: Future[T], doing: str) -> T:
+    """What Kafka answered. Raises NetworkFailure, Unavailable, KafkaFault."""
+    try:
+        return answer.result(kafka.REQUEST_TIMEOUT_S)
+    except TimeoutError as error:
+        raise NetworkFailure(f"{doing}: no answer within {kafka.REQUEST_TIMEOUT_S:.0f} s") from error
+    except KafkaException as error:
+        raise kafka.translate(error, doing) from error
 
 
 def _book(flow: Flow) -> FlowBook:

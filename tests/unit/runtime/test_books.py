@@ -1,0 +1,28 @@
+"""What Kafka does not answer ends in a class of the bus, never in a traceback."""
+
+from concurrent.futures import Future
+from typing import Any
+
+import pytest
+from confluent_kafka import KafkaError, KafkaException
+
+from bus.core.errors import NetworkFailure, Unavailable
+from bus.runtime import books, kafka
+
+
+def failed(error: Exception) -> Future[Any]:
+    answer: Future[Any] = Future()
+    answer.set_exception(error)
+    return answer
+
+
+def test_a_group_that_is_loading_is_unavailable_for_a_while() -> None:
+    error = KafkaException(KafkaError(KafkaError.COORDINATOR_LOAD_IN_PROGRESS))
+    with pytest.raises(Unavailable, match="asking"):
+        books._answered(failed(error), "asking")
+
+
+def test_no_answer_in_time_is_a_failure_of_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kafka, "REQUEST_TIMEOUT_S", 0)
+    with pytest.raises(NetworkFailure, match="no answer"):
+        books._answered(Future(), "asking")
