@@ -265,6 +265,10 @@ class Budgets:
         """Calls in the present window, by limit."""
         return {bucket.limit.name: bucket.used for bucket in self._buckets}
 
+    def used_today(self) -> dict[str, int]:
+        """Calls of the present UTC day, by limit: what outlives a process."""
+        return {bucket.limit.name: bucket.used for bucket in self._buckets if bucket.limit.window == "utc_day"}
+
     def restore(self, used: Mapping[str, int], day: date) -> None:
         """Takes up what an earlier process used today; shorter windows start empty."""
         if day != self._clock.now().date():

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 
 from bus.core import topics
 from schemas.system import (
+    BudgetRecord,
     IntentRecord,
     IntentState,
     LinkRecord,
@@ -66,6 +67,8 @@ class AccountState:
         self.connection = connection
         self.offset: int | None = None
         self.backfilled: set[str] = set()
+        self.budgets: dict[str, BudgetRecord] = {}
+        """Calls of a day, by limit."""
         self._objects: dict[tuple[str, str], ObjectState] = {}
         self._links: dict[LinkKey, LinkRecord] = {}
         self._links_to: defaultdict[tuple[str, str], list[LinkRecord]] = defaultdict(list)
@@ -140,6 +143,8 @@ class AccountState:
             self._put_standing(record.standing)
         elif record.offset is not None:
             self.offset = record.offset.offset
+        elif record.budget is not None:
+            self.budgets[record.budget.limit] = record.budget
         elif record.backfill is not None and record.backfill.complete:
             self.backfilled.add(record.backfill.entity)
 

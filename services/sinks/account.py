@@ -8,7 +8,7 @@ import asyncio
 import heapq
 import logging
 from collections import defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 
 import msgspec
@@ -22,9 +22,10 @@ from bus.runtime import metrics
 from bus.runtime.codec import Codec
 from bus.runtime.retry import wait_s
 from bus.runtime.slotwork import OwnershipLost
-from bus.runtime.state import AccountState, backfill_key, link_key, object_key
+from bus.runtime.state import AccountState, backfill_key, budget_key, link_key, object_key
 from schemas.system import (
     BackfillRecord,
+    BudgetRecord,
     Cause,
     Command,
     CommandKind,
@@ -78,6 +79,7 @@ class AccountSink:
         clock: Clock,
         locks: KeyLocks,
         on_outcome: Callable[[str, str, Outcome], None],
+        used_today: Callable[[], Mapping[str, int]] = dict,
     ) -> None:
         self.connection = connection
         self.state = state
@@ -87,6 +89,7 @@ class AccountSink:
         self._clock = clock
         self._locks = locks
         self._on_outcome = on_outcome
+        self._used_today = used_today
         self._lanes: dict[Lane, deque[Delivered]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._room = asyncio.Semaphore(PARALLEL_OBJECTS_MAX)
@@ -263,7 +266,7 @@ class AccountSink:
         outgoing = [*end.outgoing, result_record(self.connection, command, end, now)]
         if end.standing is Standing.DEAD and end.kept is None and not (command.reason or "").startswith("dead:"):
             outgoing.append(dead_letter(self.connection, command, end, now))
-        changes = [*end.changes, standing]
+        changes = [*end.changes, standing, *self._spent(now)]
         await self._ledger.commit(Entry(state=self.state, changes=changes, outgoing=outgoing, settles=message.offset))
         assert command.flow and standing[1] is not None and standing[1].standing is not None
         self._on_outcome(command.flow, self.connection, end.outcome)
@@ -275,6 +278,16 @@ class AccountSink:
             assert command.source
             self._released_by(command.target_entity or "", end.external_id)
             self._release(f"{command.target_entity}|source:{command.source.connection}:{command.source.id}")
+
+    def _spent(self, now: datetime) -> list[Change]:
+        """What the day's limits have been used, where it changed: the next owner goes on from there (law 13)."""
+        day = now.replace(hour=0, minute=0, second=0, microsecond=0)
+        records = [BudgetRecord(limit=limit, window_start=day, used=used) for limit, used in self._used_today().items()]
+        return [
+            (budget_key(self.connection, record.limit), StateRecord(connection=self.connection, budget=record))
+            for record in records
+            if self.state.budgets.get(record.limit) != record
+        ]
 
     async def _unreadable(self, message: Delivered, error: BusError) -> None:
         """A command nobody can read keeps its bytes as a dead letter."""

@@ -103,6 +103,8 @@ class SinkSlot:
             await asyncio.Event().wait()  # the reason is in the log and in the metric: a new configuration starts anew
             return
         state = self._known[name]
+        for budget in state.budgets.values():
+            opened.budgets.restore({budget.limit: budget.used}, budget.window_start.date())
         locks = KeyLocks()
         target = Target(
             connector=opened.connector,
@@ -125,6 +127,7 @@ class SinkSlot:
             clock=self._env.clock,
             locks=locks,
             on_outcome=_counted,
+            used_today=opened.budgets.used_today,
         )
         sink.restore()
         self.accounts[name] = sink

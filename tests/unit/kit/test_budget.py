@@ -261,3 +261,12 @@ async def test_a_path_limit_concerns_its_path_only() -> None:
     before = clock.now()
     await budgets.take("/other")
     assert clock.now() == before
+
+
+async def test_only_a_days_use_outlives_a_process() -> None:
+    budgets, clock = build(SLIDING, DAY)
+    await budgets.take("x")
+    assert budgets.used_today() == {"day": 1}
+    heir, _ = build(SLIDING, DAY)
+    heir.restore(budgets.used_today(), clock.now().date())
+    assert heir.used() == {"second": 0, "day": 1}

@@ -46,6 +46,21 @@ async def test_a_new_customer_is_created_once_and_linked() -> None:
     assert standing_of(state).standing is Standing.UNCHANGED
 
 
+async def test_what_a_day_has_been_used_for_is_committed_with_the_outcome() -> None:
+    world = World()
+    world.backfilled()
+    world.used_today = {"day": 41}
+    world.command(company())
+    await world.live()
+    budget = world.restored().budgets["day"]
+    assert (budget.used, budget.window_start.date(), budget.window_start.hour) == (41, world.clock.now().date(), 0)
+    before = len(world.log.topic(topics.STATE))
+    world.command(company())
+    await world.live()
+    keys = [record.key for record in world.log.topic(topics.STATE)[before:]]
+    assert not any(key.startswith("budget|") for key in keys), "nothing was spent since"
+
+
 async def test_objects_under_way_share_their_transactions() -> None:
     world, commits = World(), 0
     commit = world.log.commit

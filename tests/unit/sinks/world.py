@@ -37,6 +37,7 @@ class World:
         self.hasher = Hasher(b"tenant")
         self.outbound: list[bytes] = []
         self.outcomes: list[tuple[str, Outcome]] = []
+        self.used_today: dict[str, int] = {}
         self.versions = 0
 
     # --- what others put on the outbound topic -------------------------------------------------------------------------------
@@ -178,6 +179,7 @@ class World:
             clock=self.clock,
             locks=locks,
             on_outcome=lambda flow, connection, outcome: self.outcomes.append((flow, outcome)),
+            used_today=lambda: self.used_today,
         )
         sink.restore()
         sink._release_due()
