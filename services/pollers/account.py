@@ -217,7 +217,7 @@ class AccountPoller:
         )
 
     async def _publish(self, stream: Stream, page: Page, cursor: CursorRecord, *, asked_at: datetime, snapshot: bool) -> None:
-        """Steps: 1 drop what has the known bytes; 2 join the rest whole; 3 read the state to an end offset taken now;
+        """Steps: 1 drop what has the known bytes; 2 join the rest whole; 3 if there is any, read the state to its end now;
         4 map, hash, judge, seal, encode; 5 commit events, the pictures they name, knowledge and cursor in one transaction;
         6 apply to memory.
 
@@ -229,7 +229,8 @@ class AccountPoller:
         # 2
         completed = await self._complete(unknown)
         # 3
-        await self._settled_state(unknown)
+        if unknown:
+            await self._settled_state(unknown)
         *ahead, last = parts(unknown, completed)
         counts = Counts()
         for part in ahead:  # 4, 5, 6 of all but the last
