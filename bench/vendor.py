@@ -2,16 +2,19 @@
 
 import copy
 from collections.abc import Callable
+from datetime import timedelta
 from importlib import import_module
 from typing import Any
 
 import httpx
 
-from bus.core.clock import Clock
+from bus.core.clock import Clock, SystemClock
 from bus.simulation.clock import SimClock
 from bus.simulation.simulator import InProcess
 
 LINES = 3
+AGE = timedelta(days=60)
+"""How long the rows have rested: longer than the change feed reaches back."""
 
 
 class SimulatedTime(Clock):
@@ -33,7 +36,8 @@ class SimulatedTime(Clock):
 def company(customers: int, invoices: int) -> InProcess:
     """A simulator with so many customers and invoices of three lines, copies of generated ones."""
     simulator: Any = import_module("connectors.quickbooks.simulator").build(real_limits=False)
-    simulator.clock.freeze()
+    now = SystemClock().now()
+    simulator.clock.freeze(now - AGE)  # else every row counts as changed just now, and is served by the change feed once more
     simulator.seed(60, 7)
     tables = simulator.company.tables
     people = list(tables["Customer"].values())
@@ -53,6 +57,7 @@ def company(customers: int, invoices: int) -> InProcess:
         tables["Invoice"][row["Id"]] = row
     for other in ("SalesReceipt", "CreditMemo", "RefundReceipt", "Payment"):
         tables[other].clear()
+    simulator.clock.freeze(now)
     return InProcess(simulator)
 
 
