@@ -21,6 +21,7 @@ class Interrupted(Exception):
 def until_interrupted(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """What the work returns. The first signal cancels it, later ones change nothing; then raises Interrupted."""
     received: list[signal.Signals] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     async def run() -> T:
         task = asyncio.ensure_future(work())
@@ -33,7 +34,7 @@ def until_interrupted(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
             else:
                 click.echo("still stopping: what was started is being ended", err=True)
 
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in before:
             asyncio.get_running_loop().add_signal_handler(number, on_signal, number)
         return await task
 
@@ -43,3 +44,6 @@ def until_interrupted(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         if not received:
             raise
         raise Interrupted(received[0]) from None
+    finally:
+        for number, handler in before.items():  # the loop leaves the defaults: who ran with them ignored still does
+            signal.signal(number, handler)

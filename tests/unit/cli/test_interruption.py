@@ -25,12 +25,12 @@ def test_one_orderly_end_however_often_it_is_asked_for(number: signal.Signals, c
                 await asyncio.sleep(0)
             ended.append("in order")
 
-    before = signal.getsignal(signal.SIGINT)
+    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
     with pytest.raises(Interrupted) as interrupted:
         until_interrupted(work)
     assert (ended, interrupted.value.exit_code) == (["in order"], 128 + number)
     assert capsys.readouterr().err.splitlines()[0] == "stopping …"
-    assert signal.getsignal(signal.SIGINT) is before
+    assert {each: signal.getsignal(each) for each in before} == before
 
 
 def test_work_that_is_not_interrupted_gives_its_result() -> None:
