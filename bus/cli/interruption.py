@@ -46,4 +46,4 @@ def until_interrupted(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         raise Interrupted(received[0]) from None
     finally:
         for number, handler in before.items():  # the loop leaves the defaults: who ran with them ignored still does
-            signal.signal(number, handler)
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
