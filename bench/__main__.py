@@ -38,13 +38,19 @@ def main(quick: bool, only: tuple[str, ...], rounds: int, as_json: bool, child: 
         return
     size, rounds = (QUICK_SIZE, 1) if quick else (SIZE, rounds)
     figures: list[Figure] = []
+    failed: list[str] = []
     for group in only or tuple(GROUPS):
         click.echo(f"measuring {group}, {rounds} × …", err=True)
-        figures += medians([_round(group, size) for _ in range(rounds)])
+        try:
+            figures += medians([_round(group, size) for _ in range(rounds)])
+        except click.ClickException as error:  # what else was measured is shown all the same
+            error.show()
+            failed.append(group)
     if as_json:
         click.echo(json.dumps({"machine": machine(), "rounds": rounds, "figures": [msgspec.to_builtins(f) for f in figures]}))
-        return
-    _show(figures, rounds)
+    else:
+        _show(figures, rounds)
+    sys.exit(1 if failed else 0)
 
 
 def _round(group: str, size: int) -> list[Figure]:

@@ -97,8 +97,9 @@ def _created(process: object) -> object:
     del process
 
     def answer(body: bytes, number: int) -> bytes:
-        row = {**_plain(template), **msgspec.json.decode(body), "Id": str(number), "SyncToken": "0"}
-        return msgspec.json.encode({"Customer": row, "time": template["MetaData"]["LastUpdatedTime"]})
+        now = SystemClock().now().isoformat(timespec="seconds")  # an older one would be the repeated answer of an earlier create
+        own = {"Id": str(number), "SyncToken": "0", "MetaData": {"CreateTime": now, "LastUpdatedTime": now}}
+        return msgspec.json.encode({"Customer": {**_plain(template), **msgspec.json.decode(body), **own}, "time": now})
 
     return answer
 

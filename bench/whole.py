@@ -34,7 +34,7 @@ from services.node import Node
 
 EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "quickbooks-exact"
 SOURCE, TARGET = "qbo-nl", "exact-nl"
-ORDERS_PER_SIZE = 20
+ORDERS_PER_SIZE = 40
 """The simulators get one document per so many objects of the other figures."""
 SINCE = timedelta(days=60)
 POLL_S = 2
