@@ -7,36 +7,26 @@ out of the flows, so that every event is mapped.
 import asyncio
 import os
 import sys
-import tempfile
 import time
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from importlib import import_module
-from pathlib import Path
-from typing import Any
 
 import psutil
 
 from bench import bed, poller, vendor
+from bench.example import SOURCE, TARGET, applied
 from bench.measure import MIB, Figure, quantile
 from bus.core import topics
-from bus.core.clock import SystemClock
-from bus.core.configuration import load
-from bus.runtime.publication import apply
 from bus.runtime.publisher import Outgoing, Publisher
 from bus.runtime.reader import BEGINNING, END, LogReader, Record
 from bus.runtime.table import PartitionTable
-from bus.runtime.validation import validate
-from bus.runtime.validation.installed import installed_systems
 from bus.simulation.simulator import InProcess
 from schemas.system import Action
-from services.demonstration.stage import read_documents, turned, write_configuration
 from services.pollers.publishing import Seen
 
-EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "quickbooks-exact"
-SOURCE, TARGET = "qbo-nl", "exact-nl"
 ENTITIES = ("customer", "product", "sales_invoice")
 SINCE = timedelta(days=365)
 RATE_PER_S = 200
@@ -73,16 +63,8 @@ async def figures(size: int) -> list[Figure]:
 async def _apply(made: bed.Bed, process: InProcess) -> None:
     exact = InProcess(import_module("connectors.exact_online.simulator").build(real_limits=False))
     infos = {SOURCE: process.info, TARGET: exact.info}
-    documents: list[dict[str, Any]] = [
-        {key: value for key, value in item.items() if key != "when"} for item in read_documents(EXAMPLE)
-    ]
     start = (made.clock.now() - SINCE).date()
-    with tempfile.TemporaryDirectory() as folder:
-        path = write_configuration(Path(folder), turned(documents, infos, start, POLL_S, real_limits=False))
-        report = validate(load(path), installed_systems(), lambda _secret, _names: ())
-    if report.problems:
-        raise RuntimeError("\n".join(map(str, report.problems)))
-    await apply(made.settings, made.codec, report.configuration, SystemClock())
+    await applied(made.settings, made.codec, infos, start=start, poll_s=POLL_S, is_filtered=False)
 
 
 async def _publish(made: bed.Bed, process: InProcess) -> None:

@@ -37,7 +37,7 @@ async def figures(size: int) -> list[Figure]:
     process.simulator.clock.freeze(SystemClock().now())
     async with bed.made() as made:
         await ensure_topics(made.settings, [topics.outbound_topic(PEER)])
-        target = vendor.ZeroDelay(process.transport, _created(process))
+        target = vendor.ZeroDelay(process.transport, _created())
         connector, client = bed.connector(process, target, made.clock, TARGET)
         publisher = Publisher(made.settings, "bench-sinks")
         await publisher.open()
@@ -92,9 +92,8 @@ async def _until(is_so: Callable[[], bool]) -> None:
         await asyncio.sleep(0.002)
 
 
-def _created(process: object) -> object:
+def _created() -> Callable[[bytes, int], bytes]:
     template = next(iter(vendor.company(1, 0).simulator.company.tables["Customer"].values()))
-    del process
 
     def answer(body: bytes, number: int) -> bytes:
         now = SystemClock().now().isoformat(timespec="seconds")  # an older one would be the repeated answer of an earlier create

@@ -14,33 +14,26 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import psutil
 
+from bench.example import FOLDER, SOURCE, TARGET, applied
 from bench.measure import MIB, Figure, quantile
-from bus.core.clock import SystemClock
-from bus.core.configuration import Configuration, load
-from bus.runtime.books import BookReader, Books
+from bus.runtime.books import Books
 from bus.runtime.codec import Codec
 from bus.runtime.privacy import MasterKey
-from bus.runtime.publication import apply
+from bus.runtime.quiet import wait_quiet
 from bus.runtime.registry import RegistryClient
 from bus.runtime.settings import BusSettings, load_settings
-from bus.runtime.validation import validate
-from bus.runtime.validation.installed import installed_systems, secret_check
-from services.demonstration.stage import SimulatorProcess, read_documents, systems_of, turned, write_configuration, write_secrets
+from services.demonstration.stage import SimulatorProcess, read_documents, systems_of
 from services.node import Node
 
-EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "quickbooks-exact"
-SOURCE, TARGET = "qbo-nl", "exact-nl"
 ORDERS_PER_SIZE = 40
 """The simulators get one document per so many objects of the other figures."""
 SINCE = timedelta(days=60)
 POLL_S = 2
 CHANGES_PER_S = 20
 CHANGING_S = 30
-QUIET_LOOKS = 3
 QUIET_S = 1_800.0
 IDENTIFIER = re.compile(r"guid'([0-9a-f-]{36})'")
 Simulators = dict[str, SimulatorProcess]
@@ -51,23 +44,15 @@ class Stage:
     """Everything that runs, and what is asked of it."""
 
     simulators: Simulators
+    settings: BusSettings
     codec: Codec
-    books: BookReader
-    configuration: Configuration
-    version: int
 
     async def quiet(self) -> Books:
         """Waits until nothing is on its way for several looks."""
-        deadline, equal, before = time.monotonic() + QUIET_S, 0, b""
-        while time.monotonic() < deadline:
-            books = await self.books.read(self.configuration, self.version)
-            now = books.fingerprint()
-            equal = equal + 1 if books.is_quiet(sorted(self.configuration.connections)) and now == before else 0
-            if equal >= QUIET_LOOKS:
-                return books
-            before = now
-            await asyncio.sleep(1)
-        raise RuntimeError(f"not quiet after {QUIET_S:.0f} s: {books.in_flight()} on their way")
+        books, is_quiet = await wait_quiet(self.settings, self.codec, QUIET_S)
+        if not is_quiet:
+            raise RuntimeError(f"not quiet after {QUIET_S:.0f} s: {books.in_flight()} on their way")
+        return books
 
     async def calls(self) -> int:
         """Vendor calls so far, at both sides."""
@@ -194,7 +179,7 @@ async def _ways(target: SimulatorProcess, since: int, changed: dict[str, datetim
 async def _simulators(folder: Path, orders: int) -> AsyncIterator[Simulators]:
     simulators: Simulators = {}
     try:
-        for name, system in systems_of(read_documents(EXAMPLE)).items():
+        for name, system in systems_of(read_documents(FOLDER)).items():
             log = folder / f"{name}.log"
             simulators[name] = await SimulatorProcess.start(system, orders=orders, seed=1, real_limits=False, log=log)
         yield simulators
@@ -218,15 +203,14 @@ async def _stage(folder: Path, simulators: Simulators) -> AsyncIterator[Stage]:
         async with RegistryClient.of(node.settings) as registry:
             codec = Codec(registry)
             await codec.open()
-            configuration, version = await _apply(node.settings, codec, simulators)
+            infos = {name: simulator.info for name, simulator in simulators.items()}
+            await applied(node.settings, codec, infos, start=(datetime.now(UTC) - SINCE).date(), poll_s=POLL_S)
             serving = asyncio.ensure_future(node.serve(stop))
-            books = BookReader(node.settings, codec)
             try:
-                yield Stage(simulators, codec, books, configuration, version)
+                yield Stage(simulators, node.settings, codec)
             finally:
                 stop.set()
                 await serving
-                await books.close()
     finally:
         await node.close()
 
@@ -236,17 +220,3 @@ def _settings(folder: Path) -> BusSettings:
     key.write_text(MasterKey.generate())
     own = {"data_dir": folder, "secrets_dir": folder / "secrets", "master_key_file": key, "http_port": 0}
     return load_settings().model_copy(update=own)
-
-
-async def _apply(settings: BusSettings, codec: Codec, simulators: Simulators) -> tuple[Configuration, int]:
-    documents: list[dict[str, Any]] = read_documents(EXAMPLE)
-    infos = {name: simulator.info for name, simulator in simulators.items()}
-    assert settings.secrets_dir is not None
-    write_secrets(settings.secrets_dir, documents, infos)
-    start = (datetime.now(UTC) - SINCE).date()
-    path = write_configuration(settings.data_dir, turned(documents, infos, start, POLL_S, real_limits=False))
-    report = validate(load(path), installed_systems(), secret_check(settings))
-    if report.problems:
-        raise RuntimeError("\n".join(map(str, report.problems)))
-    applied = await apply(settings, codec, report.configuration, SystemClock())
-    return report.configuration, applied.version

@@ -31,7 +31,8 @@ log = logging.getLogger(__name__)
 BACKLOG_MAX = 1_000
 """Commands of one account taken and not settled; above it its topic is not read further."""
 BACKLOG_LOW = 200
-LAG_EVERY_S = 5.0
+LOST_AGAIN_S = 5.0
+"""Between two looks at commands that retention took away."""
 REPORT_EVERY_S = 5.0
 
 
@@ -186,7 +187,7 @@ class SinkSlot:
                 batch = await self._reader.take(500, 0.2) if self._reader.positions else []
             except OffsetLost as error:
                 log.error("commands were lost to retention: a replay is needed: %s", error)
-                await asyncio.sleep(LAG_EVERY_S)
+                await asyncio.sleep(LOST_AGAIN_S)
                 continue
             except TransientError as error:
                 log.warning("intake waits: %s", error)
