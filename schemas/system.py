@@ -91,6 +91,8 @@ class Command(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     resolved: list[Resolved] = []
     policy: bytes | None = None
     trace: str | None = None
+    request: str | None = None
+    repair: bool = False
     made_at: datetime
 
 
@@ -129,6 +131,11 @@ class CursorRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     budget_day: date | None = None
     paused: str | None = None
     deletes_unproven_since: datetime | None = None
+    scanned_at: datetime | None = None
+    absent: list[str] = []
+    known: dict[str, int] = {}
+    known_at: datetime | None = None
+    resync: str | None = None
 
 
 class Cause(StrEnum):
@@ -153,6 +160,7 @@ class Cause(StrEnum):
     TOO_LARGE = "TOO_LARGE"
     LINK_CONFLICT = "LINK_CONFLICT"
     BUG = "BUG"
+    BRAKE_OPEN = "BRAKE_OPEN"
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -186,6 +194,35 @@ class GrantRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     bootstrap_hash: str | None = None
 
 
+class JobState(StrEnum):
+    """State of a job."""
+
+    UNKNOWN = "UNKNOWN"
+    WAITING = "WAITING"
+    RUNNING = "RUNNING"
+    DONE = "DONE"
+    REFUSED = "REFUSED"
+    CANCELLED = "CANCELLED"
+
+
+class JobRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A replay under way, and where it stands."""
+
+    id: str
+    connection: str
+    state: JobState = JobState.UNKNOWN
+    args: dict[str, str] = {}
+    request_offset: int
+    config_version: int = 0
+    positions: dict[str, int] = {}
+    ends: dict[str, int] = {}
+    read: int = 0
+    published: int = 0
+    detail: str | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+
+
 class RequestKind(StrEnum):
     """What an operator asked for."""
 
@@ -196,6 +233,9 @@ class RequestKind(StrEnum):
     REDRIVE = "REDRIVE"
     REPLAY = "REPLAY"
     RESYNC = "RESYNC"
+    BRAKE = "BRAKE"
+    LINK = "LINK"
+    CANCEL = "CANCEL"
 
 
 class RequestRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -243,8 +283,10 @@ class ResultRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     source_total: Decimal | None = None
     target_total: Decimal | None = None
     totals_by_rate: dict[str, str] = {}
+    conflicts: list[str] = []
     calls: int = 0
     trace: str | None = None
+    request: str | None = None
     ended_at: datetime
 
 
@@ -410,6 +452,18 @@ class BackfillRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     complete: bool
 
 
+class BrakeRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Whether writes to this account stand still, all of them or those of one flow."""
+
+    flow: str
+    open: bool
+    by_hand: bool = False
+    reason: str | None = None
+    opened_at: datetime | None = None
+    probes: int = 0
+    probe_at: datetime | None = None
+
+
 class StateRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A record of bus.state; exactly one member is filled."""
 
@@ -421,6 +475,7 @@ class StateRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     offset: OffsetRecord | None = None
     budget: BudgetRecord | None = None
     backfill: BackfillRecord | None = None
+    brake: BrakeRecord | None = None
 
 
 class SubjectKeyRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

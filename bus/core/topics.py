@@ -21,6 +21,8 @@ CURSORS = "bus.cursors"
 GRANTS = "bus.grants"
 CONFIG = "bus.config"
 REQUESTS = "bus.requests"
+JOBS = "bus.jobs"
+"""Replays under way and where they stand, written by the processors' owner of the source account's slot."""
 RESULTS = "bus.results"
 DEAD_LETTERS = "bus.dead-letters"
 SUBJECT_KEYS = "bus.subject-keys"
@@ -34,6 +36,7 @@ SUBJECTS = {
     GRANTS: "system/grant",
     CONFIG: "system/config",
     REQUESTS: "system/request",
+    JOBS: "system/job",
     RESULTS: "system/result",
     DEAD_LETTERS: "system/dead_letter",
     SUBJECT_KEYS: "system/subject_key",
@@ -110,7 +113,7 @@ class TopicShape(msgspec.Struct, frozen=True, kw_only=True):
 def fixed_topics(slots: int, partitions: int = 12) -> list[TopicShape]:
     """All topics that exist before any connection; outbound topics come with `bus apply`."""
     compact = [TopicShape(name=canonical(entity), partitions=partitions, cleanup="compact") for entity in ENTITIES]
-    per_slot = [TopicShape(name=name, partitions=slots, cleanup="compact") for name in (STATE, SEEN, CURSORS, GRANTS)]
+    per_slot = [TopicShape(name=name, partitions=slots, cleanup="compact") for name in (STATE, SEEN, CURSORS, GRANTS, JOBS)]
     return [
         *compact,
         *per_slot,

@@ -1,6 +1,7 @@
 """What the command line asks of the services, on `bus.requests`."""
 
 import uuid
+from collections.abc import Mapping, Sequence
 
 from bus.core import topics
 from bus.core.clock import SystemClock
@@ -13,6 +14,38 @@ from bus.runtime.settings import BusSettings
 from schemas.system import RequestKind, RequestRecord
 
 
+def request(
+    kind: RequestKind, connection: str, args: Mapping[str, str] | None = None, *, sealed: bytes | None = None
+) -> RequestRecord:
+    """A request with an id of its own. `connection` is the account whose owner acts on it."""
+    return RequestRecord(
+        kind=kind, id=str(uuid.uuid4()), connection=connection, args=dict(args or {}), sealed=sealed, made_at=SystemClock().now()
+    )
+
+
+def request_records(settings: BusSettings, codec: Codec, requests: Sequence[RequestRecord]) -> list[Outgoing]:
+    """Requests as records for the slots of their connections."""
+    return [
+        Outgoing(
+            topic=topics.REQUESTS,
+            partition=topics.slot_of(item.connection, settings.slots),
+            key=item.connection,
+            value=codec.encode(topics.REQUESTS, item),
+        )
+        for item in requests
+    ]
+
+
+async def ask(settings: BusSettings, codec: Codec, requests: Sequence[RequestRecord]) -> None:
+    """Publishes requests, all or none."""
+    publisher = Publisher(settings, f"{settings.client_prefix}-requests-{uuid.uuid4()}")
+    await publisher.open()
+    try:
+        await publisher.commit(request_records(settings, codec, requests))
+    finally:
+        await publisher.close()
+
+
 async def poll_now(settings: BusSettings, codec: Codec, connection: str, stream: str | None) -> None:
     """Asks the poller that owns a connection to poll. Raises SettingsError for an unknown connection or stream."""
     known = (await read_published(settings, codec)).configuration.connections
@@ -21,22 +54,4 @@ async def poll_now(settings: BusSettings, codec: Codec, connection: str, stream:
     streams = [item.name for item in manifest_of(known[connection].system).streams]
     if stream is not None and stream not in streams:
         raise SettingsError(f"{connection} has no stream {stream!r}: there are {', '.join(streams)}")
-    request = RequestRecord(
-        kind=RequestKind.POLL_NOW,
-        id=str(uuid.uuid4()),
-        connection=connection,
-        args={"stream": stream} if stream else {},
-        made_at=SystemClock().now(),
-    )
-    publisher = Publisher(settings, f"{settings.client_prefix}-requests-{request.id}")
-    await publisher.open()
-    try:
-        record = Outgoing(
-            topic=topics.REQUESTS,
-            partition=topics.slot_of(connection, settings.slots),
-            key=connection,
-            value=codec.encode(topics.REQUESTS, request),
-        )
-        await publisher.commit([record])
-    finally:
-        await publisher.close()
+    await ask(settings, codec, [request(RequestKind.POLL_NOW, connection, {"stream": stream} if stream else {})])
