@@ -46,7 +46,7 @@ HINTS: dict[Cause, str] = {
     Cause.SOURCE_INCONSISTENT: "the source's totals contradict each other; correct the document there",
     Cause.TOO_LARGE: "make the object smaller at its source, or leave it out by a filter",
     Cause.LINK_CONFLICT: f"two objects claim one: merge them where they are two, {_AGAIN}",
-    Cause.BRAKE_OPEN: "the brake is open: `bus brake list` says why; once the cause is mended, `bus brake close`",
+    Cause.BRAKE_OPEN: "the brake is open: nothing is written until a probe succeeds or an operator closes it",
     Cause.BUG: "a bug of the bus: report it with what `bus dead-letters show` says; its bytes are kept",
 }
 
