@@ -1,7 +1,9 @@
 """All services on one machine, as one supervised process tree (`bus up`)."""
 
 import asyncio
+import hashlib
 import logging
+import socket
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -79,7 +81,8 @@ class Node:
 
     async def serve(self, stop: asyncio.Event) -> None:
         """Runs the services until told to stop, then drains them; the cluster goes on."""
-        environment = {**self._environment, **self._addresses("BUS_KAFKA_BOOTSTRAP", "BUS_REGISTRY_URL")}
+        place = {"BUS_INSTANCE": self._settings.instance or _place(self._settings.data_dir)}
+        environment = {**place, **self._environment, **self._addresses("BUS_KAFKA_BOOTSTRAP", "BUS_REGISTRY_URL")}
         children: list[Child] = [python(name, f"services.{name}", environment) for name in self._only]
         self.supervisor = Supervisor(children, logs=self._logs)
         await self.supervisor.run(stop)
@@ -90,6 +93,11 @@ class Node:
             self._notice.withdraw()
         if self.cluster is not None:
             await asyncio.to_thread(self.cluster.stop)
+
+
+def _place(data_dir: Path) -> str:
+    """A name that lasts for the services of one data folder on one machine."""
+    return f"{socket.gethostname()}-{hashlib.sha256(str(data_dir.absolute()).encode()).hexdigest()[:8]}"
 
 
 def _require_folder(data_dir: Path) -> None:

@@ -57,6 +57,9 @@ class BusSettings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     client_prefix: str = "bus"
     """Begins every Kafka client id; consumer groups and transactional ids do not depend on it."""
+    instance: str = ""
+    """Lasting name of this place of work: one that is started again under the same name gets its slots back at once, instead of
+    after the session time-out. Two processes of a service never share one."""
 
     def require_cluster(self) -> None:
         """Refuses to go on without a cluster and a registry. Raises SettingsError with what to set."""

@@ -167,6 +167,7 @@ class SlotOwnership:
             group=f"bus-{self.service}",
             auto_offset_reset="latest",
             enable_partition_eof=False,
+            **({"group_instance_id": self._settings.instance} if self._settings.instance else {}),
         )
         consumer = Consumer(config)
         try:

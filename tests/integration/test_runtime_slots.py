@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from bus.core.errors import SettingsError
 from bus.core.topics import SLOTS, TopicShape
 from bus.runtime.provisioning import ensure_topics
 from bus.runtime.settings import BusSettings
@@ -73,3 +74,23 @@ async def test_slots_are_shared_handed_over_and_taken_back(settings: BusSettings
     assert first.held() == set()
     await second.slots.stop()
     assert second.held() == set()
+
+
+async def test_a_successor_of_the_same_name_gets_the_slots_at_once_and_its_twin_ends(settings: BusSettings) -> None:
+    """A process killed and started again under its BUS_INSTANCE does not wait for the session time-out; of two alive one goes."""
+    service, journal = f"test-{uuid.uuid4().hex[:8]}", []
+    named = settings.model_copy(update={"instance": "place-0"})
+    dead = Member(named, service, "dead", journal)
+    await dead.slots.start()
+    await dead.owns(8)
+    successor = Member(named, service, "successor", journal)
+    begun = asyncio.get_running_loop().time()
+    await successor.slots.start()
+    await successor.owns(8)
+    print(f"after {asyncio.get_running_loop().time() - begun:.1f} s")
+    with pytest.raises(SettingsError, match="same BUS_INSTANCE"):
+        async with asyncio.timeout(30):
+            await dead.slots.failure()
+    assert successor.held() == set(range(8))
+    await dead.slots.stop()
+    await successor.slots.stop()

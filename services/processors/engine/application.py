@@ -92,6 +92,7 @@ def _settings(settings: BusSettings) -> dict[str, Any]:
         "broker": brokers,
         "broker_client_id": kafka.client_id(settings, "processors"),
         "broker_credentials": credentials(settings),
+        "consumer_group_instance_id": settings.instance or None,
         "broker_session_timeout": SESSION_S,
         "broker_heartbeat_interval": 2.0,
         "broker_rebalance_timeout": 15.0,
