@@ -99,6 +99,7 @@ REFUSED = _codes(
     "_AUTHENTICATION", "_SSL", "SASL_AUTHENTICATION_FAILED", "UNSUPPORTED_SASL_MECHANISM", "TOPIC_AUTHORIZATION_FAILED",
     "GROUP_AUTHORIZATION_FAILED", "CLUSTER_AUTHORIZATION_FAILED", "TRANSACTIONAL_ID_AUTHORIZATION_FAILED", "_INVALID_ARG",
 )  # fmt: skip
+FATAL = _codes("_FATAL")
 TOO_LARGE = _codes("MSG_SIZE_TOO_LARGE", "RECORD_LIST_TOO_LARGE")
 LOST = _codes("OFFSET_OUT_OF_RANGE", "_AUTO_OFFSET_RESET")
 
@@ -119,7 +120,7 @@ def translate(error: KafkaError | KafkaException | BaseException, doing: str) ->
         return Unavailable(f"{text}: the topic is made by `bus up` or `bus apply`")
     if code in REFUSED:
         return SettingsError(f"{text}: check BUS_KAFKA_* and the user's rights")
-    if code == KafkaError._FATAL and "group.instance.id" in inner.str():  # librdkafka wraps FENCED_INSTANCE_ID
+    if code in FATAL and "group.instance.id" in inner.str():  # librdkafka wraps FENCED_INSTANCE_ID
         return SettingsError(f"{text}: another process of this service runs under the same BUS_INSTANCE: give each its own")
     if code in TOO_LARGE:
         return RecordError(text, cause=Cause.TOO_LARGE, hint="raise the topic's max.message.bytes, or send less")
