@@ -14,6 +14,7 @@ from starlette.routing import Route
 from bus.core.errors import SettingsError
 from bus.runtime import metrics
 from bus.runtime.settings import BusSettings
+from bus.runtime.watchdog import WATCHDOG
 
 STARTING = "starting"
 
@@ -34,7 +35,6 @@ class HealthServer:
         self._settings = settings
         self._reasons: dict[str, str] = {STARTING: "start is not complete"}
         self._watches: dict[str, Callable[[], str | None]] = {}
-        self._dead: str | None = None
         self._server: _Server | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -57,10 +57,6 @@ class HealthServer:
     def started(self) -> None:
         """The start is complete."""
         self.clear(STARTING)
-
-    def dead(self, reason: str) -> None:
-        """The process cannot recover by itself: liveness fails from now on."""
-        self._dead = reason
 
     def reasons(self) -> dict[str, str]:
         """What stands against readiness now."""
@@ -95,7 +91,8 @@ class HealthServer:
             await self._task
 
     async def _healthz(self, _request: Request) -> Response:
-        return JSONResponse({"service": self.service, "dead": self._dead}, status_code=200 if self._dead is None else 503)
+        stuck = WATCHDOG.stuck()
+        return JSONResponse({"service": self.service, "stuck": stuck}, status_code=200 if stuck is None else 503)
 
     async def _readyz(self, _request: Request) -> Response:
         reasons = self.reasons()

@@ -22,6 +22,7 @@ from bus.runtime import kafka, metrics
 from bus.runtime.kafka import CommitAborted, CommitUnclear, Fenced
 from bus.runtime.retry import wait_s
 from bus.runtime.settings import BusSettings
+from bus.runtime.watchdog import span
 from schemas.system import Cause
 
 __all__ = ["CommitAborted", "CommitUnclear", "Committer", "Fenced", "Outgoing", "Publisher", "commit_surely"]
@@ -29,6 +30,8 @@ __all__ = ["CommitAborted", "CommitUnclear", "Committer", "Fenced", "Outgoing", 
 log = logging.getLogger(__name__)
 
 ABORTED_TRIES_MAX = 5
+COMMIT_LIMIT_S = 120.0
+"""Every step of a commit has a time-out of its own; all of them together are over long before this."""
 
 RECORDS_MAX = 50_000
 """Records of one transaction."""
@@ -127,7 +130,8 @@ class Publisher:
             if self._closed:
                 raise CommitUnclear(f"{self.transactional_id} is closed: take over again")
             try:
-                await self._run(lambda: self._commit(records))
+                with span(f"commit of {self.transactional_id}", COMMIT_LIMIT_S):
+                    await self._run(lambda: self._commit(records))
             except BusError as error:
                 metrics.count("bus_commits_total", publisher=self._family(), outcome=type(error).__name__)
                 raise

@@ -16,6 +16,7 @@ from bus.runtime.privacy import MasterKey, Privacy
 from bus.runtime.reader import LogReader
 from bus.runtime.registry import RegistryClient
 from bus.runtime.settings import BusSettings, load_settings
+from bus.runtime.watchdog import WATCHDOG
 
 DRAIN_S = 15.0
 """How long a service may take to end after SIGTERM."""
@@ -89,8 +90,8 @@ Main: TypeAlias = Callable[[Service], Coroutine[Any, Any, None]]
 def run(name: str, main: Main) -> None:
     """Runs a service and ends the process with its exit code: 0, 78 for settings, 1 for anything else fatal.
 
-    1. settings; 2. logs; 3. orphan guard; 4. health; 5. `main` until it returns; on the first signal `service.stop` is set,
-    after DRAIN_S or on a second signal it is cancelled.
+    1. settings; 2. logs; 3. orphan guard and watchdog; 4. health; 5. `main` until it returns; on the first signal `service.stop`
+    is set, after DRAIN_S or on a second signal it is cancelled.
     """
     try:
         settings = load_settings()  # 1
@@ -104,6 +105,7 @@ def run(name: str, main: Main) -> None:
         if secret is not None:
             logs.redact_value(secret)
     supervisor.guard()  # 3
+    WATCHDOG.guard()
     sys.exit(asyncio.run(_run(Service(name, settings), main)))
 
 
@@ -131,6 +133,7 @@ async def _run(service: Service, main: Main) -> int:
 async def _until_drained(service: Service, main: Main) -> None:
     loop = asyncio.get_running_loop()
     task = asyncio.ensure_future(main(service))
+    beating = asyncio.ensure_future(WATCHDOG.beat())
 
     def on_signal() -> None:
         if service.stop.is_set():
@@ -150,5 +153,6 @@ async def _until_drained(service: Service, main: Main) -> None:
             raise
         log.error("the drain took longer than %s s: what is open is resolved at the next start", DRAIN_S)
     finally:
+        beating.cancel()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)

@@ -18,6 +18,7 @@ from bus.core.errors import FatalError, TransientError
 from bus.runtime import kafka, metrics
 from bus.runtime.kafka import Fenced
 from bus.runtime.settings import BusSettings
+from bus.runtime.watchdog import span
 
 OnSlot: TypeAlias = Callable[[int], Awaitable[None]]
 
@@ -25,6 +26,8 @@ POLL_S = 0.2
 HAND_OVER_S = 15.0
 """How long a slot may take to end its work before it is given away all the same."""
 RETRY_S = 2.0
+POLL_LIMIT_S = 60.0
+"""A poll and the hand-over in it; the group gives the slots of a member that does not poll for so long to others."""
 
 log = logging.getLogger(__name__)
 
@@ -173,7 +176,8 @@ class SlotOwnership:
         try:
             consumer.subscribe([topics.SLOTS], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost)
             while not self._stop.is_set():
-                message = consumer.poll(POLL_S)
+                with span(f"membership of bus-{self.service}", POLL_LIMIT_S):
+                    message = consumer.poll(POLL_S)
                 if message is not None and (fault := message.error()) is not None:
                     self._judge(fault)
         except KafkaException as error:

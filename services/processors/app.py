@@ -19,6 +19,8 @@ from services.processors.handler import STAGE, TOPICS
 from services.processors.processing import Processing
 
 LAG_EVERY_S = 5.0
+STUCK_S = 300.0
+"""An engine that moves nothing for so long is ended and starts anew; readiness tells much sooner."""
 
 log = logging.getLogger(__name__)
 
@@ -56,12 +58,20 @@ async def _process(here: Service, processing: Processing, follower: ConfigFollow
     await engine.start()  # 4
     here.health.watch("engine", lambda: watch.reason(engine.progress()))
     here.health.started()
-    reporting = asyncio.ensure_future(_report(engine))
     try:
-        await here.until_stopped(engine.stopped(), follower.failure(), reporting, reachability.watch(here.settings, here.health))
+        await here.until_stopped(
+            engine.stopped(), follower.failure(), _report(engine), _moves(engine), reachability.watch(here.settings, here.health)
+        )
     finally:
-        reporting.cancel()
         await engine.stop()
+
+
+async def _moves(engine: Engine) -> None:
+    """Raises when nothing moves for STUCK_S: whoever keeps the process running starts it anew."""
+    watch = Watch(time.monotonic, stall_s=STUCK_S, fetch_age_s=STUCK_S)
+    while (reason := watch.reason(engine.progress())) is None:
+        await asyncio.sleep(LAG_EVERY_S)
+    raise RuntimeError(f"the engine is stuck: {reason}")
 
 
 async def _report(engine: Engine) -> None:
