@@ -21,7 +21,7 @@ from bus.runtime.kafka import OffsetLost
 from bus.runtime.privacy import MasterKey, Privacy
 from bus.runtime.reader import BEGINNING, LogReader, Record
 from bus.runtime.settings import BusSettings
-from schemas.system import ConfigKind, ConfigRecord, GrantRecord
+from schemas.system import ConfigKind, ConfigRecord, CursorRecord, GrantRecord
 
 RETRY_S = 1.0
 TOKEN_WAIT_S = 30.0
@@ -213,6 +213,33 @@ class SubjectKeys(Following):
     async def _take(self, record: Record) -> None:
         value = None if record.value is None else await self._codec.read(topics.SUBJECT_KEYS, record.value)
         self._privacy.apply(record.key.decode(), value)
+
+
+class KnownObjects(Following):
+    """Follows what pollers count (bus.cursors): how many objects of each entity polling knows, as committed with the cursors.
+
+    One side of the books: the other are the standings of the flows that read these objects (law 17).
+    """
+
+    def __init__(self, settings: BusSettings, codec: Codec) -> None:
+        super().__init__(settings, topics.CURSORS)
+        self._codec = codec
+        self._newest: dict[str, CursorRecord] = {}
+
+    def count(self, connection: str, entity: str) -> int | None:
+        """Objects of an entity; None before the first count of a connection."""
+        record = self._newest.get(connection)
+        return record.known.get(entity, 0) if record is not None else None
+
+    async def _take(self, record: Record) -> None:
+        if record.value is not None:
+            self.apply(await self._codec.read(topics.CURSORS, record.value))
+
+    def apply(self, record: CursorRecord) -> None:
+        """Takes one committed record. Every stream of a connection counts all of it: the newest count is right."""
+        before = self._newest.get(record.connection)
+        if record.known_at is not None and (before is None or before.known_at is None or record.known_at >= before.known_at):
+            self._newest[record.connection] = record
 
 
 class GrantFollower(Following):

@@ -13,13 +13,13 @@ from bus.core.clock import FrozenClock
 from bus.core.errors import AccessRevoked, TokenExpired, Unavailable
 from bus.kit.auth import TokenSet
 from bus.runtime.codec import Codec
-from bus.runtime.follow import ConfigFollower, Documents, GrantFollower, TopicFollower
+from bus.runtime.follow import ConfigFollower, Documents, GrantFollower, KnownObjects, TopicFollower
 from bus.runtime.grants import GrantState, Login, grants_box, login_request, open_login, seal_tokens
 from bus.runtime.kafka import OffsetLost
 from bus.runtime.privacy import MasterKey
 from bus.runtime.reader import BEGINNING, Record
 from bus.runtime.settings import BusSettings
-from schemas.system import ConfigKind, ConfigRecord, GrantRecord
+from schemas.system import ConfigKind, ConfigRecord, CursorRecord, GrantRecord
 
 SETTINGS = BusSettings(kafka_bootstrap="127.0.0.1:1", registry_url="http://r")
 CLOCK = FrozenClock()
@@ -268,3 +268,15 @@ async def test_a_bug_while_taking_ends_the_follower_and_is_told(script: list[lis
     with pytest.raises(KeyError):
         await follower.failure()
     await follower.stop()
+
+
+def test_the_newest_count_of_a_connection_counts_whichever_stream_told_it() -> None:
+    known = KnownObjects(SETTINGS, Codec.offline())
+    assert known.count("shop", "customer") is None
+    now = CLOCK.now()
+    later = now + timedelta(seconds=1)
+    known.apply(CursorRecord(connection="shop", stream="orders", known={"customer": 7, "sales_order": 3}, known_at=later))
+    known.apply(CursorRecord(connection="shop", stream="customers", known={"customer": 6}, known_at=now))
+    known.apply(CursorRecord(connection="till", stream="all", known={"customer": 1}, known_at=later))
+    known.apply(CursorRecord(connection="shop", stream="products"))
+    assert (known.count("shop", "customer"), known.count("shop", "product"), known.count("till", "customer")) == (7, 0, 1)
