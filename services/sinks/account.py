@@ -41,7 +41,18 @@ from schemas.system import (
 from services.sinks.carrying import Carrier
 from services.sinks.ledger import Change, Entry, Ledger
 from services.sinks.locks import KeyLocks
-from services.sinks.settlement import Settlement, dead_letter, link_changes, refused, result_record, standing_change
+from services.sinks.settlement import (
+    Settlement,
+    bare,
+    dead_letter,
+    is_new_letter,
+    is_stale,
+    link_changes,
+    refused,
+    result_record,
+    standing_change,
+    unwritable,
+)
 
 log = logging.getLogger(__name__)
 
@@ -192,7 +203,7 @@ class AccountSink:
         assert command.flow and command.source
         before = self.state.standing(command.flow, command.source)
         retry = message.offset is None
-        if before is not None and not retry and (command.seq, command.config_version) <= (before.seq, before.config_version):
+        if not retry and is_stale(command, before):
             self._on_outcome(command.flow, self.connection, Outcome.STALE)
             await self._ledger.commit(Entry(state=self.state, settles=message.offset))
             return
@@ -260,24 +271,43 @@ class AccountSink:
 
     async def _settle(self, command: Command, message: Delivered, before: StandingRecord | None, end: Settlement) -> None:
         """Outcome, link, object, standing, result, dead letter and offset in one transaction (law 5)."""
-        now = self._clock.now()
-        retry_at = now + timedelta(seconds=end.retry_after_s) if end.retry_after_s is not None else None
-        standing = standing_change(self.connection, command, message.raw, end, before, now, retry_at)
-        outgoing = [*end.outgoing, result_record(self.connection, command, end, now)]
-        if end.standing is Standing.DEAD and end.kept is None and not (command.reason or "").startswith("dead:"):
-            outgoing.append(dead_letter(self.connection, command, end, now))
-        changes = [*end.changes, standing, *self._spent(now)]
-        await self._ledger.commit(Entry(state=self.state, changes=changes, outgoing=outgoing, settles=message.offset))
-        assert command.flow and standing[1] is not None and standing[1].standing is not None
+        try:
+            standing = await self._written_down(command, message, before, end)
+        except OwnershipLost:
+            raise
+        except Exception as error:  # nothing was handed over: what cannot be written down must not stop every owner in turn
+            log.exception("an outcome cannot be written down", extra={"connection": self.connection, "flow": command.flow})
+            end = refused(unwritable(error))
+            standing = await self._written_down(bare(command), message, before, end)
+        assert command.flow
         self._on_outcome(command.flow, self.connection, end.outcome)
         if end.outcome in (Outcome.CREATED, Outcome.UPDATED):
             took_s = (self._clock.now() - command.made_at).total_seconds()
             metrics.observe("bus_write_seconds", took_s, connection=self.connection, entity=command.target_entity or "")
-        self._remember(standing[1].standing)
+        self._remember(standing)
         if end.external_id and end.outcome in (Outcome.CREATED, Outcome.LINKED, Outcome.UPDATED):
             assert command.source
             self._released_by(command.target_entity or "", end.external_id)
             self._release(f"{command.target_entity}|source:{command.source.connection}:{command.source.id}")
+
+    async def _written_down(
+        self, command: Command, message: Delivered, before: StandingRecord | None, end: Settlement
+    ) -> StandingRecord:
+        """The standing, once it is durable with all that goes with it."""
+        now = self._clock.now()
+        retry_at = now + timedelta(seconds=end.retry_after_s) if end.retry_after_s is not None else None
+        key, record = standing_change(self.connection, command, message.raw, end, before, now, retry_at)
+        outgoing = [*end.outgoing, result_record(self.connection, command, end, now)]
+        is_told = is_new_letter(command, end, before)
+        if is_told:
+            outgoing.append(dead_letter(self.connection, command, end, now))
+        changes = [*end.changes, (key, record), *self._spent(now)]
+        await self._ledger.commit(Entry(state=self.state, changes=changes, outgoing=outgoing, settles=message.offset))
+        if is_told and end.stage == "sink":  # the processors count their own
+            cause = str(end.cause or Cause.UNKNOWN)
+            metrics.count("bus_dead_letters_total", stage=end.stage, connection=self.connection, cause=cause)
+        assert record is not None and record.standing is not None
+        return record.standing
 
     def _spent(self, now: datetime) -> list[Change]:
         """What the day's limits have been used, where it changed: the next owner goes on from there (law 13)."""

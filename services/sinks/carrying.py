@@ -68,7 +68,7 @@ class Carrier:
         if reason.startswith("dead:"):
             _, cause, detail = [*reason.split(":", 2), "", ""][:3]
             known = Cause(cause) if cause in Cause.__members__ else Cause.UNKNOWN
-            return Settlement(standing=Standing.DEAD, outcome=Outcome.DEAD, cause=known, detail=detail)
+            return Settlement(standing=Standing.DEAD, outcome=Outcome.DEAD, cause=known, detail=detail, stage="processors")
         if reason == "echo":
             document = open_task(self._target, command, raw).document
             applied = self._target.hasher.fields(document) if document is not None and not isinstance(document, Document) else {}

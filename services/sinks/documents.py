@@ -2,17 +2,18 @@
 
 from collections.abc import Mapping
 
+import msgspec
+
 from bus.core.errors import AmbiguousMatch, TotalsMismatch
 from bus.core.money import TOLERANCE
-from bus.kit.connector import Match
-from schemas.system import Command, LinkedBy, LinkRecord, Outcome, Standing, StandingRecord
+from bus.kit.connector import Match, RawRecord
+from schemas.system import Cause, Command, LinkedBy, LinkRecord, Outcome, Standing, StandingRecord
 from services.sinks.debtors import Debtors
 from services.sinks.desired import value_of
 from services.sinks.making import Maker, gone
 from services.sinks.references import Products
 from services.sinks.settlement import Settlement, link_changes, peer_link, proof_of_totals
 from services.sinks.task import Document, Target, Task
-from services.sinks.writing import Done
 
 
 class Documents:
@@ -31,14 +32,11 @@ class Documents:
         document = task.document
         assert isinstance(document, Document)
         if link is not None:
-            return Settlement(
-                standing=Standing.WRITTEN,
-                outcome=Outcome.SKIPPED,
-                external_id=link.external_id,
-                number=link.number,
-                detail="written earlier",
-                kept=self.stands(task.command, link),
-            )
+            kept = self.stands(task.command, link)
+            is_wrong = kept is not None and kept.standing is Standing.DEAD
+            if task.command.repair or (is_wrong and task.command.request is not None):
+                return await self._prove_again(task, document, link, kept)
+            return _written_earlier(link, kept)
         ids = await self._references(task, document)
         is_new = not self._target.is_open(task.entity, task.source, task.facet)
         if is_new and (skipped := await self._existing(task, document, ids)) is not None:
@@ -55,8 +53,10 @@ class Documents:
         """How a document that was written stands; a later version of it neither hides that it was created nor its wrong total."""
         assert command.flow and command.source
         before = self._state.standing(command.flow, command.source)
-        is_final = before is not None and before.standing in (Standing.WRITTEN, Standing.DEAD)
-        return before if before is not None and is_final and before.external_id == link.external_id else None
+        if before is None or before.external_id != link.external_id:
+            return None
+        is_wrong = before.standing is Standing.DEAD and before.cause is Cause.TOTALS_MISMATCH
+        return before if is_wrong or before.standing is Standing.WRITTEN else None
 
     # --- parts -------------------------------------------------------------------------------------------------------------
 
@@ -83,14 +83,31 @@ class Documents:
             changes=made.changes,
             outgoing=made.outgoing,
         )
-        self._prove(end, document, done)
+        self._prove(end, document, done.result.record)
         return end
 
-    def _prove(self, end: Settlement, document: Document, done: Done) -> None:
-        if done.result.record is None:
+    async def _prove_again(self, task: Task, document: Document, link: LinkRecord, kept: StandingRecord | None) -> Settlement:
+        """The totals of a document that is there already, by what the target holds now: a right one is no longer dead."""
+        record = await self._connector.fetch(task.entity, link.external_id)
+        if record is None or record.deleted:
+            return self._maker.retired(task, link)
+        end = _written_earlier(link, kept)
+        self._prove(end, document, record)
+        if end.standing is Standing.DEAD:
+            end.outcome = Outcome.DEAD
+        elif end.totals is not None:
+            end.detail = "its totals agree"
+        else:
+            return end  # nothing could be compared, so nothing is known better
+        if kept is not None:  # that it was made stays told
+            end.kept = msgspec.structs.replace(kept, standing=end.standing, cause=end.cause, detail=end.detail)
+        return end
+
+    def _prove(self, end: Settlement, document: Document, record: RawRecord | None) -> None:
+        if record is None:
             return
         try:
-            end.totals, end.totals_by_rate = proof_of_totals(document, self._connector.to_canonical(done.result.record))
+            end.totals, end.totals_by_rate = proof_of_totals(document, self._connector.to_canonical(record))
         except TotalsMismatch as mismatch:
             end.standing, end.cause = Standing.DEAD, mismatch.cause
             end.detail, end.hint = str(mismatch), mismatch.hint
@@ -120,6 +137,17 @@ class Documents:
                 outgoing=[peer],
             )
         return None
+
+
+def _written_earlier(link: LinkRecord, kept: StandingRecord | None) -> Settlement:
+    return Settlement(
+        standing=Standing.WRITTEN,
+        outcome=Outcome.SKIPPED,
+        external_id=link.external_id,
+        number=link.number,
+        detail="written earlier",
+        kept=kept,
+    )
 
 
 def _is_same(ours: Document, other: object, customer_id: str | None) -> bool:

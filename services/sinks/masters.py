@@ -63,8 +63,8 @@ class Masters:
     def _met(self, task: Task, link: LinkRecord) -> Settlement | None:
         """An object that existed before the start and is linked already: what it holds now is where changes count from."""
         before = self._state.standing(task.command.flow or "", task.source)
-        is_first = before is None or (before.command is not None and not before.applied)  # parked ones have settled nothing yet
-        if not (is_first and task.command.existing and task.policy.existing == "link" and task.document is not None):
+        is_first = before is None or not before.applied  # nothing was settled of it: it was parked, filtered or refused
+        if task.command.repair or not (is_first and _is_only_linked(task) and task.document is not None):
             return None
         return self._linked(task, link.external_id, link.number)
 
@@ -90,7 +90,7 @@ class Masters:
                 found = await self._matcher.entity(task.entity, document, methods, task.facet)
                 if found is not None:
                     return await self._link_found(task, found.record, found.number)
-                if task.command.existing and task.policy.existing == "link":
+                if _is_only_linked(task):
                     detail = "existed before the start; linked when met"
                     return Settlement(standing=Standing.FILTERED, outcome=Outcome.FILTERED, detail=detail)
             return await self._create_and_link(task)
@@ -127,7 +127,7 @@ class Masters:
         await self._target.ledger.commit(Entry(state=self._state, changes=[change], outgoing=[peer]))
         link = self._state.link(task.entity, task.source, task.facet)
         assert link is not None
-        if task.policy.write == "create" or (task.command.existing and task.policy.existing == "link"):
+        if task.policy.write == "create" or (_is_only_linked(task) and not task.command.repair):
             return self._linked(task, record.id, number)
         return await self._update(task, link)
 
@@ -164,7 +164,10 @@ class Masters:
         assert document is not None and task.command.flow is not None
         now_hashes = self._hasher.fields(document)
         before = self._state.standing(task.command.flow, task.source)
-        changed = changed_paths(now_hashes, before.applied if before else {}) - task.echo_fields
+        applied = before.applied if before else {}
+        changed = changed_paths(now_hashes, applied) - task.echo_fields
+        if task.command.repair:  # what was settled before is not believed: every field is compared with what the target holds
+            changed = now_hashes.keys() | applied.keys()
         wanted = {
             path for path in changed if task.policy.owner_of(path) in ("last_change", "source") and has_place(path, task.facts)
         }
@@ -245,6 +248,11 @@ class Masters:
         return Settlement(
             standing=Standing.WRITTEN, outcome=Outcome.DELETED, external_id=link.external_id, applied={}, changes=changes
         )
+
+
+def _is_only_linked(task: Task) -> bool:
+    """An object that existed before the flow began, in a flow that does not send those."""
+    return task.command.existing and task.policy.existing == "link"
 
 
 def not_read_yet(entity: str) -> MissingDependency:

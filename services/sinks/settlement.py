@@ -11,6 +11,7 @@ from bus.core.errors import RecordError, TotalsMismatch
 from bus.core.identity import Hasher, match_keys, told_together
 from bus.core.money import TOLERANCE
 from bus.kit.connector import StepResult
+from bus.runtime.deadletters import HINTS, ORIGINAL_BYTES_MAX
 from bus.runtime.state import link_key, object_key, standing_key
 from schemas import canon
 from schemas.system import (
@@ -55,6 +56,24 @@ class Settlement(msgspec.Struct, kw_only=True):
     calls: int = 0
     kept: StandingRecord | None = None
     """What stood before and stands still, for a version that changes nothing of it (a document is written once)."""
+    stage: str = "sink"
+    """Who found a record unfit, for its dead letter."""
+
+
+def is_stale(command: Command, before: StandingRecord | None) -> bool:
+    """Whether a command says less than what is settled (law 3). One that was asked for again may equal it, never precede it."""
+    if before is None:
+        return False
+    rank, settled = (command.seq, command.config_version), (before.seq, before.config_version)
+    return rank < settled or (rank == settled and command.request is None)
+
+
+def is_new_letter(command: Command, end: Settlement, before: StandingRecord | None) -> bool:
+    """Whether an end is told by a dead letter: once per version of object and configuration, unless it ends otherwise now."""
+    if end.standing is not Standing.DEAD:
+        return False
+    told = (before.standing, before.seq, before.config_version, before.cause, before.detail) if before is not None else None
+    return told != (Standing.DEAD, command.seq, command.config_version, end.cause, end.detail)
 
 
 def standing_change(
@@ -117,6 +136,7 @@ def result_record(connection: str, command: Command, end: Settlement, now: datet
         totals_by_rate=dict(end.totals_by_rate),
         calls=end.calls,
         trace=command.trace,
+        request=command.request,
         ended_at=now,
     )
     return topics.RESULTS, None, topics.event_key(source.connection, source.entity, source.id), record
@@ -127,10 +147,10 @@ def dead_letter(connection: str, command: Command, end: Settlement, now: datetim
     assert command.source
     source = command.source
     record = DeadLetter(
-        stage="sink",
+        stage=end.stage,
         cause=end.cause or Cause.UNKNOWN,
         detail=end.detail or "",
-        hint=end.hint,
+        hint=end.hint or HINTS[end.cause or Cause.UNKNOWN],
         connection=connection,
         flow=command.flow,
         source=source,
@@ -145,6 +165,19 @@ def dead_letter(connection: str, command: Command, end: Settlement, now: datetim
 def refused(error: RecordError) -> Settlement:
     """A record that cannot go on."""
     return Settlement(standing=Standing.DEAD, outcome=Outcome.DEAD, cause=error.cause, detail=str(error), hint=error.hint)
+
+
+def unwritable(error: Exception) -> RecordError:
+    """Why an outcome cannot be written down: too large, or a bug of ours."""
+    if isinstance(error, RecordError):
+        return error
+    return RecordError(f"{type(error).__name__}: its outcome cannot be written down, see the log", cause=Cause.BUG)
+
+
+def bare(command: Command) -> Command:
+    """A command without what may not fit beside its standing."""
+    fits = command.event is None or len(command.event) <= ORIGINAL_BYTES_MAX
+    return msgspec.structs.replace(command, resolved=[], event=command.event if fits else None)
 
 
 def link_changes(

@@ -1,12 +1,17 @@
 """A sink against a fake vendor and a fake log: it can be killed at any point and started again."""
 
 import asyncio
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import msgspec
 
 from bus.core import topics
 from bus.core.clock import FrozenClock, micros
 from bus.core.identity import Entity, Hasher, command_id, event_id
 from bus.core.policy import WritePolicy, encode_policy
+from bus.kit.client import _TALLY
+from bus.kit.connector import Found, Match, RawRecord, Step, StepResult, Write
 from bus.runtime.state import AccountState
 from schemas.canon import EventMeta, Operation
 from schemas.system import Action, Command, CommandKind, ObjectRef, ObjectState, Outcome, Resolved, Standing, ValueKind
@@ -23,6 +28,35 @@ TARGET = "target"
 PEER = "shop"
 
 
+class CountedConnector(FakeConnector):
+    """Tells its calls as a vendor's client does."""
+
+    def __init__(self, vendor: FakeVendor, **options: Any) -> None:
+        super().__init__(vendor, **options)
+        self.calls: list[str] = []
+
+    def _called(self, name: str) -> None:
+        self.calls.append(name)
+        if (tally := _TALLY.get()) is not None:
+            tally.calls += 1
+
+    async def fetch(self, entity: str, external_id: str) -> RawRecord | None:
+        self._called("fetch")
+        return await super().fetch(entity, external_id)
+
+    async def find(self, entity: str, match: Match) -> Sequence[Found]:
+        self._called("find")
+        return await super().find(entity, match)
+
+    async def perform(self, write: Write, step: Step, done: Mapping[str, StepResult]) -> StepResult:
+        self._called("perform")
+        return await super().perform(write, step, done)
+
+    async def search(self, write: Write, step: Step, done: Mapping[str, StepResult]) -> StepResult | None:
+        self._called("search")
+        return await super().search(write, step, done)
+
+
 class World:
     """One target account, its outbound topic, and the process that serves it."""
 
@@ -31,7 +65,7 @@ class World:
         self.clock = FrozenClock()
         self.codec = FakeCodec()
         self.vendor = FakeVendor()
-        self.connector = FakeConnector(self.vendor, deaths=self.deaths, **connector)
+        self.connector = CountedConnector(self.vendor, deaths=self.deaths, **connector)
         self.log = FakeLog(self.deaths)
         self.pictures: Pictures = FakePictures(self.log)
         self.hasher = Hasher(b"tenant")
@@ -92,6 +126,8 @@ class World:
         reason: str | None = None,
         echo_fields: tuple[str, ...] = (),
         existing: bool = False,
+        request: str | None = None,
+        repair: bool = False,
     ) -> bytes:
         source_entity = source_entity or entity
         self.versions += 1
@@ -124,6 +160,8 @@ class World:
                 action=action,
                 reason=reason,
                 existing=existing,
+                request=request,
+                repair=repair,
                 event=self.codec.encode("", event),
                 resolved=[
                     Resolved(
@@ -139,6 +177,11 @@ class World:
                 made_at=self.clock.now(),
             )
         )
+
+    def replay(self, raw: bytes, *, repair: bool = False, request: str = "job-1", **changes: Any) -> bytes:
+        """A command once more, because somebody asked for it."""
+        command = self.codec.decode(topics.outbound(TARGET), raw)
+        return self._add(msgspec.structs.replace(command, request=request, repair=repair, **changes))
 
     def _add(self, command: Command) -> bytes:
         raw = self.codec.encode(topics.outbound(TARGET), command)
