@@ -1,7 +1,8 @@
 """One canonical event → one command per flow. Pure: the same event and configuration give the same bytes (law 4).
 
-What cannot be mapped goes to the dead letters with its original bytes, and its command says so (`dead:<CAUSE>:<detail>`), so that
-the sink can give the object its standing in that flow. Errors of infrastructure are not caught here: the engine waits or stops.
+What cannot be mapped becomes a command that says so (`dead:<CAUSE>:<detail>`) and carries the event: the sink gives the object
+its standing in that flow and publishes the dead letter, under the flow's brake. Only bytes that nobody can read, which no flow can
+be told of, go to the dead letters from here. Errors of infrastructure are not caught here: the engine waits or stops.
 """
 
 import contextlib
@@ -19,7 +20,7 @@ from bus.core.topics import DEAD_LETTERS, ENTITIES, canonical, event_key, split_
 from bus.runtime.kafka import RECORD_BYTES_MAX
 from bus.runtime.publisher import Outgoing
 from schemas.canon import EventMeta, Operation
-from schemas.system import Action, Cause, Command, CommandKind, DeadLetter, ObjectRef, Resolved
+from schemas.system import Action, Cause, Command, CommandKind, DeadLetter, ObjectRef, Resolved, ValueKind
 from services.processors import filters
 from services.processors.routes import Route, Routes
 from services.processors.taxes import Document, classify
@@ -29,6 +30,8 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 """Stamp of a dead letter of which nothing is known: a clock would make a repeat differ."""
 STAGE = "processors"
 DETAIL_LENGTH_MAX = 500
+DEAD_HINT = "dead.hint"
+"""Name of the value in which a command `dead:…` says what a person can do, where the error knew better than its cause."""
 _TOO_LARGE_HINT = "make the object smaller at its source (lines, texts), or leave it out by `when`"
 
 
@@ -60,61 +63,74 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     error: RecordError | None = None
 
 
+class Again(msgspec.Struct, frozen=True, kw_only=True):
+    """Marks of commands that are made again, on request."""
+
+    request: str
+    """Id of the request."""
+    repair: bool = False
+    """Compare with what the target holds, not with what was sent to it before."""
+
+
 class Handler:
     """The mapping of every flow. Holds the codec and nothing of any event.
 
-    `tally` is told (flow, action, cause of a dead letter or None, when the event was observed) for each command.
+    `tally` is told (flow, action, when the event was observed) for each command, where DEAD stands for what cannot be mapped;
+    `aside` (connection, cause) for each record that nobody can read.
     """
 
-    def __init__(self, codec: Coder, tally: Callable[[Flow, str, Cause | None, datetime], None] = lambda *_: None) -> None:
+    def __init__(
+        self,
+        codec: Coder,
+        tally: Callable[[Flow, str, datetime], None] = lambda *_: None,
+        aside: Callable[[str, Cause], None] = lambda *_: None,
+    ) -> None:
         self._codec = codec
         self._tally = tally
+        self._aside = aside
 
     def handle(self, topic: str, key: str, value: bytes | None, routes: Routes) -> list[Outgoing]:
-        """Commands and dead letters for one record of a canonical topic; a tombstone gives none."""
+        """Commands for one record of a canonical topic, or one dead letter where nobody can read it; a tombstone gives none."""
         if value is None:
             return []
         try:
-            event: Event = self._codec.decode(topic, value)
+            event = self.read(topic, value)
         except (TransientError, FatalError):
             raise
         except Exception as error:
             return [self.unreadable(key, value, error)]
-        outgoing: list[Outgoing] = []
-        for route in routes.of(event.meta.connection, event.meta.entity):
-            outgoing += self._through(route, event, value, routes.version)
-        return outgoing
+        return self.commands(event, value, routes)
 
-    def _through(self, route: Route, event: Event, raw: bytes, version: int) -> list[Outgoing]:
+    def read(self, topic: str, value: bytes) -> Event:
+        """The event of a record. Raises RecordError for bytes that are none, TransientError where the registry is needed."""
+        event: Event = self._codec.decode(topic, value)
+        return event
+
+    def commands(self, event: Event, value: bytes, routes: Routes, again: Again | None = None) -> list[Outgoing]:
+        """One command per flow. `value`: the event's own bytes; `again`: who asked for them to be made once more."""
+        found = routes.of(event.meta.connection, event.meta.entity)
+        return [self._through(route, event, value, routes.version, again) for route in found]
+
+    def _through(self, route: Route, event: Event, raw: bytes, version: int, again: Again | None) -> Outgoing:
         try:
             decision = decide(route, event)
         except RecordError as error:
             decision = _dead(error)
         except Exception as error:  # law 10: a bug in one record's own step sets that record aside and stops nothing else
             decision = _dead(RecordError(f"{type(error).__name__} in the mapping", hint="report this", cause=Cause.BUG))
-        outgoing = self._outgoing(route, event.meta, decision, raw, version)
-        if any(record.size() > RECORD_BYTES_MAX for record in outgoing):
+        outgoing = self._outgoing(_command(route, decision, event.meta, raw=raw, version=version, again=again), route, event.meta)
+        if outgoing.size() > RECORD_BYTES_MAX:
             decision = _dead(
                 RecordError("its command is larger than a record may be", hint=_TOO_LARGE_HINT, cause=Cause.TOO_LARGE)
             )
-            outgoing = self._outgoing(route, event.meta, decision, None, version)
-        cause = decision.error.cause if decision.error else None
-        self._tally(route.flow, str(decision.action), cause, event.meta.observed_at)
+            command = _command(route, decision, event.meta, raw=None, version=version, again=again)
+            outgoing = self._outgoing(command, route, event.meta)
+        self._tally(route.flow, "DEAD" if decision.error is not None else str(decision.action), event.meta.observed_at)
         return outgoing
 
-    def _outgoing(self, route: Route, meta: EventMeta, decision: Decision, raw: bytes | None, version: int) -> list[Outgoing]:
+    def _outgoing(self, command: Command, route: Route, meta: EventMeta) -> Outgoing:
         key = event_key(meta.connection, meta.entity, meta.source_id)
-        command = _command(key, route, decision, meta, raw=raw, version=version)
-        headers = _headers(command.id, "bus.command", key, meta)
-        outgoing = [Outgoing(route.topic, 0, key, self._codec.encode(route.topic, command), headers)]
-        if decision.error is not None:
-            letter = _letter(decision.error, meta, raw, route.flow)
-            outgoing.append(self._dead_letter(key, letter, meta))
-        return outgoing
-
-    def _dead_letter(self, key: str, letter: DeadLetter, meta: EventMeta) -> Outgoing:
-        headers = _headers(f"{meta.event_id}:{letter.flow}", "bus.dead-letter", key, meta)
-        return Outgoing(DEAD_LETTERS, None, key, self._codec.encode(DEAD_LETTERS, letter), headers)
+        return Outgoing(route.topic, 0, key, self._codec.encode(route.topic, command), _headers(command.id, key, meta))
 
     def unreadable(self, key: str, raw: bytes, error: Exception) -> Outgoing:
         """A dead letter for bytes of which nothing is known but the key: no flow can be told, so it stands alone."""
@@ -130,6 +146,7 @@ class Handler:
             original=raw,
             made_at=EPOCH,
         )
+        self._aside(letter.connection, letter.cause)
         return Outgoing(DEAD_LETTERS, None, key or "unknown", self._codec.encode(DEAD_LETTERS, letter), {})
 
 
@@ -185,10 +202,14 @@ def _refused(reason: str) -> Decision:
 
 def _dead(error: RecordError) -> Decision:
     detail = str(error)[:DETAIL_LENGTH_MAX]
-    return Decision(action=Action.NONE, reason=f"dead:{error.cause}:{detail}", error=error)
+    hint = [Resolved(name=DEAD_HINT, kind=ValueKind.TEXT, value=error.hint, rule="dead")] if error.hint else []
+    return Decision(action=Action.NONE, reason=f"dead:{error.cause}:{detail}", resolved=hint, error=error)
 
 
-def _command(key: str, route: Route, decision: Decision, meta: EventMeta, *, raw: bytes | None, version: int) -> Command:
+def _command(
+    route: Route, decision: Decision, meta: EventMeta, *, raw: bytes | None, version: int, again: Again | None
+) -> Command:
+    key = event_key(meta.connection, meta.entity, meta.source_id)
     return Command(
         kind=CommandKind.WRITE,
         id=command_id(key, meta.seq, route.flow.name, version),
@@ -204,34 +225,20 @@ def _command(key: str, route: Route, decision: Decision, meta: EventMeta, *, raw
         resolved=decision.resolved,
         policy=route.policy,
         trace=meta.correlation_id or meta.event_id,
+        request=again.request if again is not None else None,
+        repair=again is not None and again.repair,
         made_at=meta.observed_at,  # not the clock: a replay must give the same bytes
     )
 
 
-def _letter(error: RecordError, meta: EventMeta, raw: bytes | None, flow: Flow) -> DeadLetter:
-    return DeadLetter(
-        stage=STAGE,
-        cause=error.cause,
-        detail=str(error)[:DETAIL_LENGTH_MAX],
-        hint=error.hint or "mend the object at its source, or the flow",
-        connection=flow.to.connection,
-        flow=flow.name,
-        source=ObjectRef(connection=meta.connection, entity=meta.entity, id=meta.source_id),
-        seq=meta.seq,
-        original=raw,
-        trace=meta.correlation_id or meta.event_id,
-        made_at=meta.observed_at,
-    )
-
-
-def _headers(identity: str, kind: str, key: str, meta: EventMeta) -> Mapping[str, str]:
+def _headers(identity: str, key: str, meta: EventMeta) -> Mapping[str, str]:
     """CloudEvents, binary mode; nothing personal."""
     return {
         "content-type": "application/avro",
         "ce_specversion": "1.0",
         "ce_id": identity,
         "ce_source": f"bus/{STAGE}",
-        "ce_type": kind,
+        "ce_type": "bus.command",
         "ce_subject": key,
         "ce_time": meta.observed_at.isoformat(),
         "ce_correlationid": meta.correlation_id or meta.event_id,

@@ -52,7 +52,7 @@ class Processing:
         """Set by the composition root once the follower exists."""
         self._codec = codec
         self._wait_for = wait_for
-        self._handler = Handler(codec, _tally)
+        self._handler = Handler(codec, _tally, _aside)
         self._gone: set[str] = set()
         self._unreadable: dict[int, RecordError] = {}
 
@@ -106,8 +106,10 @@ class Processing:
             self._unreadable[schema_id] = error
 
 
-def _tally(flow: Flow, action: str, cause: Cause | None, observed_at: datetime) -> None:
+def _tally(flow: Flow, action: str, observed_at: datetime) -> None:
     metrics.observe("bus_event_seconds", max(0.0, time.time() - observed_at.timestamp()), flow=flow.name)
     metrics.count("bus_events_total", flow=flow.name, action=action)
-    if cause is not None:
-        metrics.count("bus_dead_letters_total", stage=STAGE, connection=flow.to.connection, cause=str(cause))
+
+
+def _aside(connection: str, cause: Cause) -> None:
+    metrics.count("bus_dead_letters_total", stage=STAGE, connection=connection, cause=str(cause))
