@@ -66,6 +66,9 @@ PARALLEL_OBJECTS_MAX = 32
 target without delay gets 200 creates/s and with 64 it gets 520, but each single write then ends later (a change at 20/s: 2.0 s
 and 4.0 s), and more objects are still open when a poll meets them."""
 
+TICK_S = 0.1
+"""Between two looks at what is due."""
+
 Lane = tuple[str, ...]
 
 
@@ -173,7 +176,7 @@ class AccountSink:
                 if self._failed is not None:
                     raise self._failed
                 self._release_due()
-                await asyncio.sleep(0.1)
+                await asyncio.sleep(TICK_S)
         finally:
             for task in list(self._tasks):
                 task.cancel()

@@ -1,0 +1,68 @@
+"""Plays seeds: each history alone, equal for an equal seed; a failing one says how to play it again."""
+
+import logging
+import random
+import sys
+import time
+import traceback
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import nullcontext
+
+from tests.simulation import sink
+from tests.simulation.broken import BROKEN
+from tests.simulation.surroundings import Surroundings, patched
+from tests.simulation.virtual import VirtualLoop, run
+
+MACHINES: dict[str, Callable[[Surroundings], Awaitable[None]]] = {"sink": sink.play}
+
+
+def play_one(machine: str, seed: int, broken: str = "") -> tuple[str, list[str]]:
+    """What broke (empty: nothing) and the story of one seed."""
+    logging.disable(logging.CRITICAL)
+    before = random.getstate()
+    random.seed(seed)  # the jitter of retries is drawn from the global source
+    loop = VirtualLoop()
+    world = Surroundings(random.Random(seed), loop)
+
+    async def history() -> None:
+        await MACHINES[machine](world)
+
+    try:
+        with patched(), BROKEN[broken]() if broken else nullcontext():
+            run(history(), loop)
+    except AssertionError as error:
+        return f"{type(error).__name__}: {error}", world.story
+    except Exception as error:
+        return f"{type(error).__name__}: {error}\n{''.join(traceback.format_exception(error))}", world.story
+    finally:
+        random.setstate(before)
+        logging.disable(logging.NOTSET)
+    return "", world.story
+
+
+def failures(machine: str, seeds: Iterable[int], broken: str = "", stop: int = 5) -> dict[int, str]:
+    """What broke, by seed; at most `stop` of them."""
+    found: dict[int, str] = {}
+    for seed in seeds:
+        failure, _ = play_one(machine, seed, broken)
+        if failure:
+            found[seed] = failure
+            if len(found) >= stop:
+                break
+    return found
+
+
+def again(machine: str, seed: int, broken: str = "") -> str:
+    """The command that plays one seed and prints its story."""
+    what = f" --broken {broken!r}" if broken else ""
+    return f"BUS_SIM_SEED={seed} python -m tests.simulation {machine}{what}"
+
+
+def play_all(machine: str, seeds: range, broken: str = "", stop: int = 5) -> int:
+    """Plays seeds and prints what failed. 0 when nothing did."""
+    started = time.perf_counter()
+    found = failures(machine, seeds, broken, stop)
+    for seed, failure in found.items():
+        sys.stdout.write(f"seed {seed}: {failure}\n    again: {again(machine, seed, broken)}\n")
+    sys.stdout.write(f"{machine}: {len(seeds)} histories, {len(found)} failed, {time.perf_counter() - started:.1f} s\n")
+    return 1 if found else 0

@@ -1,0 +1,289 @@
+"""An account at a vendor as it behaves on a bad day, and the connector that talks to it.
+
+Requests travel, answers get lost, searches lag behind writes, rows show up late in lists, people edit, and some days everything
+is refused. What reaches the vendor happens there whatever becomes of the process that sent it.
+"""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+
+from bus.core.errors import NetworkFailure, RateLimited, TokenExpired, Unavailable, WriteConflict, WriteRejected
+from bus.core.identity import Entity
+from bus.kit.connector import Found, Match, Page, RawRecord, Step, StepResult, Write
+from bus.kit.manifest import Manifest
+from schemas.system import IdempotencyClass
+from tests.fakes import MANIFEST, FakeConnector, FakeVendor
+from tests.simulation.process import Process
+
+T = TypeVar("T")
+
+CALL_TIMEOUT_S = 5.0
+SETTLE_S = 30
+"""As the manifest declares: what a search does not find so long after the call was over was not made."""
+SEARCH_LAG_S_MAX = 25.0
+ROW_LAG_S_MAX = 4.0
+OVERLAP_S = 6.0
+"""Lists show a row up to ROW_LAG_S_MAX after its stamp; the connector reads so far back."""
+PAGE_ROWS = 3
+
+_ENCODER = msgspec.json.Encoder(order="sorted")
+
+
+def manifest(**changes: Any) -> Manifest:
+    """That of the fakes, with the settle times of its steps."""
+    writes = {
+        entity: {
+            **facts,
+            "steps": [
+                {"name": step, "idempotency": "SEARCH", "settle_s": SETTLE_S}
+                for step in ({"customer": ("customer", "contact")}.get(entity, (entity,)))
+            ],
+        }
+        for entity, facts in MANIFEST["writes"].items()
+    }
+    writes["customer"]["fields"] = [*MANIFEST["writes"]["customer"]["fields"], "number", "notes"]
+    streams = [{**MANIFEST["streams"][0], "poll_s": 10, "page_size_max": PAGE_ROWS, "deletes": "feed"}]
+    return Manifest.model_validate({**MANIFEST, "call_timeout_s": CALL_TIMEOUT_S, "writes": writes, "streams": streams, **changes})
+
+
+class Mood:
+    """How the vendor answers now: parts of calls that end so."""
+
+    def __init__(self) -> None:
+        self.calm()
+
+    def calm(self) -> None:
+        self.lost = self.delayed = self.refused = self.limited = self.unsent = self.unauthorised = 0.0
+
+    def bad(self, dice: random.Random) -> None:
+        """Another bad day."""
+        self.calm()
+        for name in dice.sample(("lost", "delayed", "refused", "limited", "unsent", "unauthorised"), dice.randint(1, 3)):
+            setattr(self, name, dice.choice((0.1, 0.3, 0.7)))
+
+
+class Row(msgspec.Struct, kw_only=True):
+    """What the vendor's list says of an object."""
+
+    entity: str
+    id: str
+    modified: int
+    shown_at: float
+    deleted: bool = False
+
+
+class SimVendor(FakeVendor):
+    """The account. Times are those of the loop."""
+
+    def __init__(self, dice: random.Random, now: Callable[[], float]) -> None:
+        super().__init__()
+        self.dice = dice
+        self.now = now
+        self.mood = Mood()
+        self.made: Counter[tuple[str, str, str]] = Counter()
+        """Objects made by us, per (entity, source entity, source id): more than one is a broken promise (P2)."""
+        self.refuses: Callable[[Write], bool] = lambda write: False
+        self.found_from: dict[str, float] = {}
+        """When a new object shows up in searches."""
+        self.rows: dict[tuple[str, str], Row] = {}
+        self.raws: dict[tuple[str, bytes], Entity] = {}
+        self.log: list[tuple[float, str, str, str]] = []
+        """(time, who, entity, id) of every change, for people who read a failed history."""
+        self.who = "?"
+        self.lag = True
+
+    def put(self, entity: str, document: Entity, external_id: str | None = None) -> str:
+        is_new = external_id is None or external_id not in self.objects[entity]
+        external_id = super().put(entity, document, external_id)
+        now = self.now()
+        if is_new:
+            self.found_from[external_id] = now + (self.dice.uniform(0, SEARCH_LAG_S_MAX) if self.lag else 0)
+        self._listed(entity, external_id)
+        self.log.append((now, self.who, entity, external_id))
+        return external_id
+
+    def remove(self, entity: str, external_id: str) -> None:
+        del self.objects[entity][external_id]
+        self._listed(entity, external_id, deleted=True)
+        self.log.append((self.now(), "removed", entity, external_id))
+
+    def _listed(self, entity: str, external_id: str, *, deleted: bool = False) -> None:
+        """Stamped to the second when it begins, shown when it is done."""
+        now = self.now()
+        lag = self.dice.uniform(0, ROW_LAG_S_MAX) if self.lag and self.dice.random() < 0.3 else 0.0
+        self.rows[entity, external_id] = Row(
+            entity=entity, id=external_id, modified=int(now), shown_at=now + lag, deleted=deleted
+        )
+
+    def edit(self, entity: str, external_id: str, **changes: Any) -> None:
+        """A person at the vendor's screen."""
+        self.who = "person"
+        self.put(entity, msgspec.structs.replace(self.objects[entity][external_id], **changes), external_id)
+
+    def record(self, entity: str, external_id: str) -> RawRecord | None:
+        document = self.objects[entity].get(external_id)
+        if document is None:
+            return None
+        raw = _ENCODER.encode(document)
+        self.raws[entity, raw] = document
+        return RawRecord(entity=entity, id=external_id, raw=raw, version=str(self.versions[entity, external_id]))
+
+
+class SimConnector(FakeConnector):
+    """The connector of one process; every call goes through its gate and the vendor's mood."""
+
+    def __init__(self, vendor: SimVendor, process: Process, classes: Mapping[str, IdempotencyClass]) -> None:
+        super().__init__(vendor, classes=classes)
+        self.manifest = MANIFEST_HERE
+        self.vendor: SimVendor = vendor
+        self._process = process
+
+    def to_canonical(self, record: RawRecord) -> Entity:
+        return self.vendor.raws[record.entity, record.raw]
+
+    def plan(self, write: Write) -> Sequence[Step]:
+        steps = super().plan(write)
+        kind = self.classes.get(write.entity, IdempotencyClass.KEY)
+        return [msgspec.structs.replace(step, idempotency=kind) if step.name == "contact" else step for step in steps]
+
+    # --- reading -------------------------------------------------------------------------------------------------------------
+
+    async def fetch(self, entity: str, external_id: str) -> RawRecord | None:
+        return await self._call(lambda: self.vendor.record(entity, external_id))
+
+    async def find(self, entity: str, match: Match) -> Sequence[Found]:
+        found = await self._call(lambda: self._found_now(entity, match))
+        return [item for item in found if self._is_findable(item.record.id)]
+
+    def _found_now(self, entity: str, match: Match) -> Sequence[Found]:
+        """The search of the fakes never waits: one step gives its answer."""
+        search = FakeConnector.find(self, entity, match)
+        try:
+            search.send(None)
+        except StopIteration as answer:
+            return answer.value  # type: ignore[no-any-return]
+        raise AssertionError("it waited")
+
+    def _is_findable(self, external_id: str) -> bool:
+        return self.vendor.found_from.get(external_id, 0.0) <= self.vendor.now()
+
+    async def read(self, stream: str, position: Any) -> AsyncIterator[Page]:
+        """Rows by (stamp, id) from the overlap on. What is stamped while it reads comes with the next poll."""
+        since = max(0, position["since"] - int(OVERLAP_S)) if position else 0
+        after: tuple[int, str, str] = (since, "", "")
+        highest = position["since"] if position else 0
+        while True:
+            rows = await self._call(lambda after=after: self._rows(after))
+            page, rest = rows[:PAGE_ROWS], rows[PAGE_ROWS:]
+            highest = max([highest, *(row.modified for row in page)])
+            records = [self._as_record(row) for row in page]
+            yield Page(records=records, position={"since": highest if not rest else since}, more=bool(rest))
+            if not rest:
+                return
+            after = (page[-1].modified, page[-1].entity, page[-1].id)
+
+    def _rows(self, after: tuple[int, str, str]) -> list[Row]:
+        now = self.vendor.now()
+        shown = [row for row in self.vendor.rows.values() if row.entity != "contact" and row.shown_at <= now]
+        return sorted(
+            (row for row in shown if (row.modified, row.entity, row.id) > after), key=lambda row: (row.modified, row.entity, row.id)
+        )
+
+    def _as_record(self, row: Row) -> RawRecord:
+        record = self.vendor.record(row.entity, row.id)
+        return record if record is not None else RawRecord(entity=row.entity, id=row.id, raw=b"", deleted=True)
+
+    # --- writing -------------------------------------------------------------------------------------------------------------
+
+    async def perform(self, write: Write, step: Step, done: Mapping[str, StepResult]) -> StepResult:
+        return await self._call(lambda: self._effect(write, step, done), writes=True)
+
+    def _effect(self, write: Write, step: Step, done: Mapping[str, StepResult]) -> StepResult:
+        vendor = self.vendor
+        if write.action == "create" and step.primary and vendor.refuses(write):
+            raise WriteRejected(f"{write.entity} {write.source.id} is not valid", hint="correct it", code="400")
+        mark = f"contact|{done['customer'].external_id}" if step.name == "contact" else f"{write.entity}|{write.key}"
+        if step.idempotency is IdempotencyClass.CLIENT_ID and mark in vendor.marks:
+            made = vendor.marks[mark]
+            return StepResult(external_id=made, record=vendor.record(write.entity, made), replayed=True)
+        if write.action != "create":
+            self._must_be_newest(write)
+        before = len(vendor.writes)
+        vendor.who = "bus"
+        result = self._do(write, step, done)
+        if write.action == "create" and len(vendor.writes) > before:
+            entity = "contact" if step.name == "contact" else write.entity
+            vendor.made[entity, write.source.entity, write.source.id] += 1
+        return result
+
+    def _must_be_newest(self, write: Write) -> None:
+        """As a version token would."""
+        assert write.external_id is not None and write.known is not None
+        held = self.vendor.record(write.entity, write.external_id)
+        if held is None:
+            raise WriteRejected(f"{write.external_id} is gone", code="404")
+        if held.version != write.known.version:
+            raise WriteConflict(f"{write.external_id} was changed by somebody else")
+
+    async def search(self, write: Write, step: Step, done: Mapping[str, StepResult]) -> StepResult | None:
+        found = await self._call(lambda: self._searched(write, step, done))
+        if found is not None and step.idempotency is IdempotencyClass.SEARCH and not self._is_findable(found.external_id):
+            return None
+        return found
+
+    def _searched(self, write: Write, step: Step, done: Mapping[str, StepResult]) -> StepResult | None:
+        search = FakeConnector.search(self, write, step, done)
+        try:
+            search.send(None)
+        except StopIteration as answer:
+            return answer.value  # type: ignore[no-any-return]
+        raise AssertionError("it waited")
+
+    # --- the wire ------------------------------------------------------------------------------------------------------------
+
+    async def _call(self, effect: Callable[[], T], *, writes: bool = False) -> T:
+        """Steps: 1 turned away at the door, or never sent; 2 the request travels and happens; 3 the answer travels, or not."""
+        await self._process.gate()
+        dice, mood = self.vendor.dice, self.vendor.mood
+        self._at_the_door(dice, mood)  # 1
+        is_lost = dice.random() < mood.lost
+        is_delayed = dice.random() < mood.delayed
+        there_s = dice.uniform(1.0, CALL_TIMEOUT_S) if is_delayed else dice.uniform(0.01, 0.2)
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Any] = loop.create_future()
+        loop.call_later(there_s, _happen, effect, answer)  # 2
+        back_s = CALL_TIMEOUT_S if is_lost else dice.uniform(0.01, 0.2)
+        await asyncio.sleep(min(there_s + back_s, CALL_TIMEOUT_S))  # 3
+        await self._process.gate()
+        if there_s + back_s > CALL_TIMEOUT_S or not answer.done():
+            raise NetworkFailure("no answer in time")
+        return answer.result()  # type: ignore[no-any-return]
+
+    @staticmethod
+    def _at_the_door(dice: random.Random, mood: Mood) -> None:
+        if dice.random() < mood.unsent:
+            raise NetworkFailure("connection refused", sent=False)
+        if dice.random() < mood.unauthorised:
+            raise TokenExpired("401")
+        if dice.random() < mood.limited:
+            raise RateLimited("429", retry_after_s=dice.choice((None, 2.0, 30.0)))
+        if dice.random() < mood.refused:
+            raise Unavailable("503")
+
+
+def _happen(effect: Callable[[], Any], answer: "asyncio.Future[Any]") -> None:
+    try:
+        result = effect()
+    except Exception as error:
+        answer.set_exception(error)
+        answer.exception()  # it may be that nobody hears it any more
+    else:
+        answer.set_result(result)
+
+
+MANIFEST_HERE = manifest()
