@@ -71,6 +71,14 @@ up: $(INSTALLED) ## Kafka, registry and all services on this machine until Ctrl-
 bench: $(INSTALLED) ## Measure speed and memory, print the table
 	$(BIN)/python -m bench
 
+.PHONY: faults
+faults: $(INSTALLED) ## The fault campaign, about 15 minutes; writes docs/faults.md
+	$(BIN)/python -m tests.faults --write $(if $(SEED),--seed $(SEED))
+
+.PHONY: faults-long
+faults-long: $(INSTALLED) ## The same with full counts and the broken builds: hours
+	$(BIN)/python -m tests.faults --write --long --broken $(if $(SEED),--seed $(SEED))
+
 .PHONY: lock
 lock: $(INSTALLED) ## Resolve requirements.lock anew from pyproject.toml
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \

@@ -22,8 +22,8 @@ STOP_S = 25.0
 class ServiceProcess:
     """One process of a service; its log lines go to a file of its own."""
 
-    def __init__(self, service: str, log: Path, environment: Mapping[str, str], **arranged: int) -> None:
-        """`arranged` are options of the launcher: `boot_later`, `die_at`, `freeze_at`."""
+    def __init__(self, service: str, log: Path, environment: Mapping[str, str], **arranged: int | float | str) -> None:
+        """`arranged` are options of the launcher: `boot_later`, `die_at`, `freeze_at` and so on."""
         self.service = service
         self.log = log
         options = [word for name, value in arranged.items() for word in (f"--{name.replace('_', '-')}", str(value))]
@@ -109,8 +109,11 @@ class ServiceProcess:
             self._process.terminate()
 
     def gone(self) -> None:
+        """Waits for the end, and sees to it. Asking twice is harmless."""
         try:
             self._process.wait(STOP_S)
         except subprocess.TimeoutExpired:
             self.kill()
-        os.close(self._guard)
+        if self._guard >= 0:
+            os.close(self._guard)
+            self._guard = -1

@@ -1,0 +1,129 @@
+"""The world of a scenario: that of the end-to-end tests, with what hurting it needs."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+from tests.clusters import RunningCluster
+from tests.e2e.processes import ServiceProcess
+from tests.e2e.waiting import until
+from tests.e2e.world import SERVICES, World
+from tests.faults.proxy import Proxy
+
+
+class Bed(World):
+    """A world whose services come back quickly, may stand behind proxies, and may be a broken build."""
+
+    def __init__(
+        self,
+        cluster: RunningCluster,
+        folder: Path,
+        name: str,
+        *,
+        bootstrap: str = "",
+        call_timeout_s: float = 5.0,
+        settle_s: int = 3,
+        broken: str = "",
+    ) -> None:
+        super().__init__(cluster, folder, name)
+        self._bootstrap = bootstrap or cluster.bootstrap
+        self._arranged: dict[str, int | float | str] = {"call_timeout": call_timeout_s, "settle": settle_s}
+        if broken:
+            self._arranged["broken"] = broken
+        self._call_over_s = int(10 + 2 * call_timeout_s) + 2
+        self._through: Mapping[str, Proxy] = {}
+        self._deaths = 0
+
+    # --- up ----------------------------------------------------------------------------------------------------------------
+
+    def stand_behind(self, proxies: Mapping[str, Proxy]) -> None:
+        """Before `open`: calls to these connections' vendors go through proxies."""
+        self._through = proxies
+
+    async def _apply(self, documents: list[dict[str, Any]], infos: Mapping[str, Mapping[str, Any]], poll_s: int) -> None:
+        """As the world does, with vendors behind their proxies."""
+        turned = {}
+        for name, info in infos.items():
+            proxy = self._through.get(name)
+            if proxy is not None:
+                proxy.turn_to(urlsplit(info["base_url"]).port or 80)
+                address = {key: _through(info[key], proxy) for key in ("base_url", "token_url")}
+                info = {**info, **address}
+            turned[name] = info
+        await super()._apply(documents, turned, poll_s)
+
+    def launch(self, *services: str, instance: int = 0, **arranged: Any) -> list[ServiceProcess]:
+        """Starts one process of each service. The name of a process outlives it: its successor takes its slots at once."""
+        started = []
+        for service in services or SERVICES:
+            log = self.folder / f"{len(self.processes):03}-{service}.jsonl"
+            environment = {
+                "BUS_KAFKA_BOOTSTRAP": self._bootstrap,
+                "BUS_REGISTRY_URL": self.settings.registry_url,
+                "BUS_DATA_DIR": str(self.folder),
+                "BUS_SECRETS_DIR": str(self.settings.secrets_dir),
+                "BUS_MASTER_KEY_FILE": str(self.settings.master_key_file),
+                "BUS_HTTP_PORT": "0",
+                "BUS_INSTANCE": f"{service}-{instance}",
+            }
+            process = ServiceProcess(service, log, environment, **{**self._arranged, **arranged})
+            self.processes.append(process)
+            started.append(process)
+        return started
+
+    def succeed(self, service: str, *, instance: int = 0, **arranged: Any) -> ServiceProcess:
+        """A successor of a killed process, on a machine whose clock is further on: no call of the dead one can be under way."""
+        if service == "sinks":
+            self._deaths += 1
+            arranged.setdefault("boot_later", self._call_over_s * self._deaths)
+        return self.launch(service, instance=instance, **arranged)[0]
+
+    async def owns(self, process: ServiceProcess, seconds: float = 60) -> None:
+        """Waits until a process has taken over the slots of both connections (or has ended)."""
+        wanted = set(self.slots())
+
+        def has() -> bool:
+            return process.code is not None or wanted <= {line["slot"] for line in process.said("slot is owned")}
+
+        await until(has, seconds, f"{process.service} owns its slots")
+
+    def slots(self) -> list[int]:
+        """Slots of the two connections."""
+        from bus.core.topics import slot_of
+
+        return [slot_of(name, self.settings.slots) for name in self.connections]
+
+    async def ready(self, *services: str, seconds: float = 90) -> None:
+        """Waits until the newest process of each service says it is ready."""
+        for service in services or SERVICES:
+            await until(self.running(service).is_ready, seconds, f"{service} is ready")
+
+    def _fail_if_ended(self) -> None:
+        for process in self.processes:
+            assert process.code is None or process.code <= 0, f"{process.service} ended by itself: see {process.log}"
+
+    async def restart(self, service: str, *, instance: int = 0, **arranged: Any) -> ServiceProcess:
+        """SIGTERM, a wait for the end, and a successor."""
+        old = self.running(service)
+        old.end()
+        await asyncio.to_thread(old.gone)
+        return self.launch(service, instance=instance, **arranged)[0]
+
+    async def quiet_within(self, seconds: float, expected: Sequence[str] = ()) -> float | None:
+        """Seconds until the bed is quiet; None when it is not in time."""
+        import time
+
+        import pytest
+
+        begun = time.monotonic()
+        try:
+            await self.quiet(seconds)
+        except pytest.fail.Exception:
+            return None
+        return time.monotonic() - begun
+
+
+def _through(url: str, proxy: Proxy) -> str:
+    return urlunsplit(urlsplit(url)._replace(netloc=proxy.address))
