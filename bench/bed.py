@@ -60,7 +60,7 @@ def connector(process: InProcess, transport: httpx.AsyncBaseTransport, clock: Cl
         connection=name,
         base_url=info["base_url"],
         tokens=StaticTokens(Token(1, SecretStr(issued.access_token), issued.expires_at)),
-        budgets=Budgets((), share_pct=100, clock=clock),
+        budgets=Budgets((), clock=clock),
         clock=clock,
         transport=transport,
     )

@@ -32,7 +32,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_aft
 from bus.core.clock import Clock
 from bus.core.errors import ApiChanged, BusError, NetworkFailure, RateLimited, TokenExpired, TransientError
 from bus.kit.auth import Token, TokenSource
-from bus.kit.budget import LONG_WAIT_S, Budgets, ErrorBudget
+from bus.kit.budget import LONG_WAIT_S, Budgets, ErrorBudget, Room, Share, part_of
 from bus.kit.classify import build, class_of, retry_after_s
 from bus.kit.failures import TRANSLATED, translate, unreadable
 from bus.kit.manifest import Manifest
@@ -161,7 +161,7 @@ class VendorClient:
         budgets: Budgets,
         clock: Clock,
         transport: httpx.AsyncBaseTransport | None = None,
-        share: Literal["poll", "write"] = "poll",
+        share: Share = "poll",
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         on_call: Callable[[str, int], None] = lambda _purpose, _status: None,
     ) -> None:
@@ -174,10 +174,10 @@ class VendorClient:
         """Calls made."""
         self.classifier: Classifier | None = None
         """A connector's own reading of an answer: an error, or None for success. Without it the default table decides."""
-        percent = manifest.polling_share_pct if share == "poll" else 100 - manifest.polling_share_pct
-        self._errors = ErrorBudget(manifest.error_limit, share_pct=percent, clock=clock)
-        self._room = asyncio.Semaphore(manifest.concurrent_calls_max)
-        self._reads = asyncio.Semaphore(manifest.concurrent_calls_max)
+        self._errors = ErrorBudget(manifest.error_limit, part=part_of(manifest, share), clock=clock)
+        self._places = manifest.concurrent_calls_max if share != "people" else 1
+        self._room = Room(self._places)
+        self._reads = Room(self._places)
         """Reads queue here first: few of them stand before a write, whose time runs while it waits for room."""
         self._on_call = on_call
         """Told the purpose and status of every call; 0 where no answer came."""
@@ -384,7 +384,7 @@ class VendorClient:
 
     def _pool(self) -> httpx.AsyncBaseTransport:
         if self._transport is None:
-            self._transport = pooled_transport(self.manifest.concurrent_calls_max, is_proxied=not is_here(self.base_url))
+            self._transport = pooled_transport(self._places, is_proxied=not is_here(self.base_url))
         return self._transport
 
 

@@ -3,9 +3,9 @@
 import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Literal, Self, TypeAlias
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from bus.core import errors
 from bus.core.errors import BusError, ManifestError
@@ -164,10 +164,13 @@ class Manifest(Facts):
     error_limit: ErrorLimit | None = None
     call_timeout_s: float
     concurrent_calls_max: int = 8
-    """Calls in flight of one process. Polling and writing are two: where a vendor limits the number, state half of it."""
+    """Calls in flight of one process, one for a command of people. Where a vendor limits the number for polling, writing and
+    people together, state half of what is left after that one."""
     body_bytes_max: int = 32 * 1024 * 1024
-    polling_share_pct: int = 60
-    """Part of each budget for polling; the rest is for writing."""
+    polling_share_pct: Annotated[int, Field(ge=1, le=98)] = 60
+    """Part of each budget for polling; the rest, less the reserve, is for writing."""
+    reserve_pct: Annotated[int, Field(ge=1, le=50)] = 5
+    """Part of each budget that is kept for people: calls of the command line."""
     streams: tuple[Stream, ...]
     reads: dict[str, Reads]
     writes: dict[str, Writes] = {}
@@ -175,6 +178,12 @@ class Manifest(Facts):
     """Rows that differ from the default table of `bus.kit.classify`: status or status/code → error class."""
     cannot: dict[str, str] = {}
     """What the system cannot do, for people: shown by `bus connectors show`, refused by `bus validate`."""
+
+    @model_validator(mode="after")
+    def _leaves_room_for_writing(self) -> Self:
+        if self.polling_share_pct + self.reserve_pct > 99:
+            raise ValueError("polling_share_pct and reserve_pct leave nothing for writing: lower one of them")
+        return self
 
     def stream(self, name: str) -> Stream:
         """A stream by name."""

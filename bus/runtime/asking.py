@@ -18,7 +18,7 @@ async def check(settings: BusSettings, codec: Codec, connection: str) -> Account
         raise SettingsError(f"unknown connection {connection!r}: there are {', '.join(sorted(known)) or 'none'}")
     grants = GrantFollower(settings, codec, MasterKey.load(settings))
     await grants.start()
-    opened = open_connection(known[connection], grants.tokens(connection), SystemClock(), "write")
+    opened = open_connection(known[connection], grants.tokens(connection), SystemClock(), "people")
     try:
         return await opened.connector.check()
     finally:

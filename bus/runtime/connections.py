@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -10,15 +10,13 @@ from bus.core.clock import Clock
 from bus.core.configuration import Connection
 from bus.core.errors import SettingsError
 from bus.kit.auth import TokenSource
-from bus.kit.budget import Budgets
+from bus.kit.budget import Budgets, Share, part_of
 from bus.kit.client import VendorClient
 from bus.kit.connector import Connector
 from bus.kit.registry import Context, LoadedConnector, load
 from bus.runtime import metrics
 
 log = logging.getLogger(__name__)
-
-Share = Literal["poll", "write"]
 
 
 class OpenConnection:
@@ -75,10 +73,7 @@ def open_connection(document: Connection, tokens: TokenSource, clock: Clock, sha
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise SettingsError(f"connection {document.name}: config.{where}: {first['msg']}") from error
-    percent = loaded.manifest.polling_share_pct
-    budgets = Budgets(
-        loaded.manifest.limits, share_pct=percent if share == "poll" else 100 - percent, clock=clock, quotas=document.quotas
-    )
+    budgets = Budgets(loaded.manifest.limits, part=part_of(loaded.manifest, share), clock=clock, quotas=document.quotas)
     client = VendorClient(
         loaded.manifest,
         connection=document.name,

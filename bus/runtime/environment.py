@@ -6,8 +6,9 @@ from collections.abc import Awaitable, Callable
 from bus.core.clock import Clock, SystemClock
 from bus.core.configuration import Connection
 from bus.core.topics import slot_of
+from bus.kit.budget import Share
 from bus.runtime.codec import Codec
-from bus.runtime.connections import OpenConnection, Share, connection_of, open_connection
+from bus.runtime.connections import OpenConnection, connection_of, open_connection
 from bus.runtime.follow import ConfigFollower, Documents, GrantFollower, SubjectKeys
 from bus.runtime.privacy import MasterKey, Privacy
 from bus.runtime.registry import RegistryClient

@@ -334,7 +334,7 @@ def client_of(division: FakeDivision, **changes: Any) -> VendorClient:
         connection="exact",
         base_url=HOST,
         tokens=StaticTokens(token),
-        budgets=Budgets((), share_pct=100, clock=division.clock, sleep=sleep),
+        budgets=Budgets((), clock=division.clock, sleep=sleep),
         clock=division.clock,
         transport=httpx.MockTransport(division.handle),
         share="write",

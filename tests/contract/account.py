@@ -144,7 +144,7 @@ class ContractAccount:
             connection="contract",
             base_url=info["base_url"],
             tokens=self.tokens,
-            budgets=Budgets(self.manifest.limits, share_pct=100, clock=self.clock, sleep=sleep),
+            budgets=Budgets(self.manifest.limits, clock=self.clock, sleep=sleep),
             clock=self.clock,
             transport=self.wire,
             sleep=sleep,

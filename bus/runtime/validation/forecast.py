@@ -6,6 +6,7 @@ import msgspec
 
 from bus.core.configuration import Configuration, Connection
 from bus.core.topics import DOCUMENTS
+from bus.kit.budget import Part, part_of
 from bus.kit.manifest import Limit, Manifest, Stream
 from bus.runtime.validation.systems import Checked, Systems
 
@@ -78,9 +79,8 @@ def entities_polled(configuration: Configuration, connection: str) -> frozenset[
 def _forecast(connection: Connection, manifest: Manifest, polled: frozenset[str]) -> Forecast:
     streams = tuple(_stream(connection, stream) for stream in manifest.streams if polled & set(stream.entities))
     calls = sum(stream.calls for stream in streams)
-    limits = tuple(
-        _limit(limit, calls, manifest.polling_share_pct) for limit in _granted(connection, manifest) if not limit.paths
-    )
+    part = part_of(manifest, "poll")
+    limits = tuple(_limit(limit, calls, part) for limit in _granted(connection, manifest) if not limit.paths)
     return Forecast(connection=connection.name, system=connection.system, streams=streams, limits=limits)
 
 
@@ -95,9 +95,9 @@ def _stream(connection: Connection, stream: Stream) -> StreamForecast:
     return StreamForecast(name=stream.name, poll_s=poll_s, polls=polls, calls=polls * stream.calls_per_poll)
 
 
-def _limit(limit: Limit, calls: int, share_pct: int) -> LimitForecast:
+def _limit(limit: Limit, calls: int, part: Part) -> LimitForecast:
     allowed = limit.calls * DAY_S // limit.per_s
-    return LimitForecast(name=limit.name, calls=calls, share=allowed * share_pct // 100, limit=allowed)
+    return LimitForecast(name=limit.name, calls=calls, share=part.a_day(limit), limit=allowed)
 
 
 def check_forecasts(checked: Checked, found: Iterable[Forecast]) -> None:

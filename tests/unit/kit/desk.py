@@ -62,7 +62,7 @@ class Desk:
             connection="acme",
             base_url="http://vendor.test/v1",
             tokens=self.grant,
-            budgets=Budgets(self.manifest.limits, share_pct=100, clock=self.clock, sleep=self.sleep),
+            budgets=Budgets(self.manifest.limits, clock=self.clock, sleep=self.sleep),
             clock=self.clock,
             transport=httpx.MockTransport(handle),
             share="write",

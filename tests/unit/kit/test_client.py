@@ -62,7 +62,7 @@ def build(handler: Callable[[httpx.Request], httpx.Response], **manifest: Any) -
         connection="acme",
         base_url="http://vendor.test/v1",
         tokens=tokens,
-        budgets=Budgets(facts.limits, share_pct=100, clock=clock, sleep=sleep),
+        budgets=Budgets(facts.limits, clock=clock, sleep=sleep),
         clock=clock,
         transport=httpx.MockTransport(handler),
         sleep=sleep,

@@ -58,7 +58,7 @@ def client_of(base_url: str) -> VendorClient:
         connection="acme",
         base_url=base_url,
         tokens=desk.grant,
-        budgets=Budgets((), share_pct=100, clock=desk.clock),
+        budgets=Budgets((), clock=desk.clock),
         clock=desk.clock,
         sleep=desk.sleep,
     )

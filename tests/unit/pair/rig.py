@@ -157,7 +157,7 @@ class Side:
             connection=name,
             base_url=info["base_url"],
             tokens=Tokens(oauth, info["credentials"]["refresh_token"], clock),
-            budgets=Budgets((), share_pct=100, clock=clock, sleep=clock.sleep),
+            budgets=Budgets((), clock=clock, sleep=clock.sleep),
             clock=clock,
             transport=self.process.transport,
             sleep=clock.sleep,
