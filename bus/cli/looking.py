@@ -1,4 +1,4 @@
-"""`bus status`, `bus trace`, `bus dead-letters`."""
+"""`bus status`, `bus trace`."""
 
 import sys
 from collections import Counter
@@ -7,13 +7,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bus.cli.session import as_json_option, connected, emit, moment, table
-from bus.core.errors import SettingsError
-from schemas.system import Cause
 
 if TYPE_CHECKING:
     from bus.runtime.books import Books
 
-CAUSES = [str(cause) for cause in Cause]
 STANDINGS = ("WRITTEN", "UNCHANGED", "FILTERED", "WAITING", "PARKED", "DEAD")
 
 
@@ -118,55 +115,4 @@ def _what(step: dict[str, Any], before: Any) -> list[str]:
     return lines
 
 
-@click.group("dead-letters")
-def dead_letters() -> None:
-    """Records that were set aside."""
-
-
-@dead_letters.command("list")
-@as_json_option
-@click.option("--cause", type=click.Choice(CAUSES, case_sensitive=False), metavar="CAUSE", help="Only this cause.")
-@click.option("--flow", help="Only this flow.")
-def list_letters(as_json: bool, cause: str | None, flow: str | None) -> None:
-    """List them, newest last, with cause and hint."""
-    letters = [
-        letter
-        for letter in connected(_listed)
-        if (cause is None or letter["cause"] == cause.upper()) and (flow is None or letter["flow"] == flow)
-    ]
-    if as_json:
-        emit({"dead_letters": letters})
-        return
-    if not letters:
-        click.echo("no dead letters" if cause is None and flow is None else "no such dead letters")
-        return
-    rows = [[x["id"], _where(x), f"{x['cause']}: {x['detail']}\n→ {x['hint']}"] for x in letters]
-    table(f"{len(letters)} dead letters", ["id", "where", "what, and what to do"], rows)
-
-
-def _where(letter: dict[str, Any]) -> str:
-    return "\n".join(str(x) for x in (moment(letter["made_at"]), letter["stage"], letter["flow"], letter["key"]) if x)
-
-
-@dead_letters.command("show")
-@click.argument("letter_id")
-@as_json_option
-def show_letter(letter_id: str, as_json: bool) -> None:
-    """Show one, by the id that `list` prints (partition:offset)."""
-    found = next((letter for letter in connected(_listed) if letter["id"] == letter_id), None)
-    if found is None:
-        raise SettingsError(f"no dead letter {letter_id!r}: `bus dead-letters list` prints the ids")
-    if as_json:
-        emit(found)
-        return
-    for name, value in found.items():
-        click.echo(f"{name}: {value}")
-
-
-async def _listed(settings: Any, codec: Any) -> list[dict[str, Any]]:
-    from bus.runtime.deadletters import listed
-
-    return await listed(settings, codec)
-
-
-commands = [status, trace, dead_letters]
+commands = [status, trace]

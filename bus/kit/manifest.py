@@ -51,6 +51,11 @@ class Auth(Facts):
     refresh_token_rotates: bool
     refresh_token_lifetime_s: int
     retry_after_empty_answer: bool = False
+    redirect: Literal["loopback", "localhost", "https"] = "loopback"
+    """What a login may lead back to: http on this machine by its address (RFC 8252 7.3), by the name localhost only, or https
+    only."""
+    redirect_config: dict[str, str] = {}
+    """Parameters that come back beside the code and the key of a connection's `config` each must be equal to."""
 
 
 class Limit(Facts):

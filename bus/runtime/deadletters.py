@@ -1,9 +1,12 @@
 """Dead letters: a record set aside with a cause from a closed list, what to do about it, and its sealed original."""
 
 import traceback
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from bus.core import topics
 from bus.core.errors import (
@@ -16,14 +19,21 @@ from bus.core.errors import (
 )
 from bus.runtime import logs, metrics
 from bus.runtime.codec import Codec
+from bus.runtime.newest import newest_values
 from bus.runtime.publisher import Outgoing
+from bus.runtime.reader import Record
 from bus.runtime.settings import BusSettings
+from bus.runtime.standings import DEAD, Selection, Stands, standing_objects
 from bus.runtime.tail import read_all
-from schemas.system import Cause, DeadLetter, ObjectRef
+from schemas.system import Cause, DeadLetter, ObjectRef, SeenRecord
 
 DETAIL_CHARS_MAX = 2000
 ORIGINAL_BYTES_MAX = 4 * 1024 * 1024
 """Longer originals are cut: the dead letter must fit where the record did not."""
+
+POLLER = "poller"
+"""Stage of letters whose object never became an event."""
+MICROSECONDS = 1_000_000
 
 _AGAIN = "then edit the object at its source, which sends it again"
 
@@ -127,24 +137,130 @@ def outgoing(letter: DeadLetter, codec: Codec) -> Outgoing:
     return Outgoing(topics.DEAD_LETTERS, None, key, codec.encode(topics.DEAD_LETTERS, letter))
 
 
+class Listed(msgspec.Struct, frozen=True, kw_only=True):
+    """A dead letter for people. The original stays where it is."""
+
+    id: str | None
+    """partition:offset; None where retention took the letter and only the standing is left."""
+    made_at: datetime
+    stage: str
+    cause: Cause
+    connection: str
+    """The account whose part of the bus set it aside: for flows the target's, for pollers the source's."""
+    flow: str | None
+    key: str
+    """Source object."""
+    seq: int
+    detail: str
+    hint: str
+    original_bytes: int = 0
+    is_sealed: bool = False
+    is_open: bool = False
+    """Whether it still waits for somebody: a later success of the same object closes it."""
+    has_content: bool = False
+    """Of a poller's letter: whether an older version of the object went through."""
+
+    def plain(self) -> dict[str, Any]:
+        """What `--json` shows."""
+        return {
+            "id": self.id,
+            "made_at": self.made_at.isoformat(timespec="seconds"),
+            "stage": self.stage,
+            "cause": str(self.cause),
+            "connection": self.connection,
+            "flow": self.flow,
+            "key": self.key,
+            "detail": self.detail,
+            "hint": self.hint,
+            "original_bytes": self.original_bytes,
+            "is_sealed": self.is_sealed,
+            "is_open": self.is_open,
+        }
+
+
 async def listed(settings: BusSettings, codec: Codec) -> list[dict[str, Any]]:
-    """All dead letters for people, oldest first; `id` is partition:offset. The originals stay where they are."""
+    """All dead letters that retention has left, open and closed, oldest first."""
+    return [item.plain() for item in await all_letters(settings, codec)]
+
+
+async def all_letters(settings: BusSettings, codec: Codec) -> list[Listed]:
+    """All dead letters that retention has left, open and closed, and open ones that it took; oldest first."""
+    letters = [
+        _listed(record, letter) async for record, letter in read_all(settings, codec, topics.DEAD_LETTERS) if letter is not None
+    ]
+    dead = await standing_objects(settings, codec, DEAD, Selection())
+    keys = {item.key for item in letters if item.stage == POLLER}
+    seen = await newest_values(settings, codec, topics.SEEN, keys.__contains__) if keys else {}
+    return sorted(judged(letters, dead, seen), key=lambda item: (item.made_at, item.key))
+
+
+async def open_letters(settings: BusSettings, codec: Codec) -> list[Listed]:
+    """The dead letters that wait for somebody, oldest first: what `redrive` chooses from."""
+    return [item for item in await all_letters(settings, codec) if item.is_open]
+
+
+def judged(letters: Sequence[Listed], dead: Sequence[Stands], seen: Mapping[str, SeenRecord]) -> list[Listed]:
+    """Which letters are open, by what stands now and not by what was once said.
+
+    - Of a flow: the newest letter of an object whose standing is DEAD; the standing says cause and detail. A standing without a
+      letter, because retention took it, is listed all the same.
+    - Of a poller: the newest letter of an object of which no version, or only an older one, could be read since.
+    - Of neither (bytes that nobody could read): nobody can tell, so it stays open until retention ends it.
+    """
+    newest = {(item.flow, item.key): item for item in sorted(letters, key=lambda item: (item.seq, item.made_at))}
+    standing = {(item.record.flow, item.key): item for item in dead}
     found = []
-    async for record, letter in read_all(settings, codec, topics.DEAD_LETTERS):
-        if letter is not None:
-            found.append(
-                {
-                    "id": f"{record.partition}:{record.offset}",
-                    "made_at": letter.made_at.isoformat(timespec="seconds"),
-                    "stage": letter.stage,
-                    "cause": str(letter.cause),
-                    "connection": letter.connection,
-                    "flow": letter.flow,
-                    "key": record.key.decode(),
-                    "detail": letter.detail,
-                    "hint": letter.hint,
-                    "original_bytes": len(letter.original or b""),
-                    "is_sealed": letter.key_id is not None,
-                }
-            )
-    return sorted(found, key=lambda letter: letter["made_at"])
+    for item in letters:
+        place = (item.flow, item.key)
+        if item.flow is not None:
+            is_open = newest[place] is item and place in standing and standing[place].record.seq == item.seq
+        elif item.stage == POLLER:
+            is_open = newest[place] is item and _is_unread(item, seen.get(item.key))
+        else:
+            is_open = True
+        content = seen[item.key].content_hash if item.key in seen else ""
+        found.append(msgspec.structs.replace(item, is_open=is_open, has_content=bool(content)))
+    told = {(item.flow, item.key) for item in found if item.is_open}
+    return found + [_untold(item) for place, item in standing.items() if place not in told]
+
+
+def _is_unread(letter: Listed, seen: SeenRecord | None) -> bool:
+    """Whether no version was read since the letter. An event's seq is no less than the microsecond it was made in."""
+    if seen is None or seen.held or seen.deleted:
+        return False
+    return not seen.content_hash or seen.seq < int(letter.made_at.timestamp()) * MICROSECONDS + letter.made_at.microsecond
+
+
+def _listed(record: Record, letter: DeadLetter) -> Listed:
+    return Listed(
+        id=f"{record.partition}:{record.offset}",
+        made_at=letter.made_at,
+        stage=letter.stage,
+        cause=letter.cause,
+        connection=letter.connection,
+        flow=letter.flow,
+        key=record.key.decode(),
+        seq=letter.seq,
+        detail=letter.detail,
+        hint=letter.hint,
+        original_bytes=len(letter.original or b""),
+        is_sealed=letter.key_id is not None,
+    )
+
+
+def _untold(item: Stands) -> Listed:
+    """The line of a standing whose letter is gone."""
+    cause = item.record.cause or Cause.UNKNOWN
+    return Listed(
+        id=None,
+        made_at=item.record.settled_at,
+        stage="sink",
+        cause=cause,
+        connection=item.connection,
+        flow=item.record.flow,
+        key=item.key,
+        seq=item.record.seq,
+        detail=item.record.detail or "",
+        hint=HINTS[cause],
+        is_open=True,
+    )
