@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import logging
 import random
 import sys
 import time
@@ -30,6 +31,8 @@ def main() -> int:
         parser.error(f"no scenario {', '.join(map(str, sorted(unknown)))}")
     rows = rows_of(chosen, with_sound=not (asked.build or (asked.broken and not asked.long)), asked=asked)
     say(f"seed {seed}: {len(rows)} runs" + (", full counts" if asked.long else ""))
+    logging.getLogger("bus").addHandler(logging.NullHandler())  # what clients of this process say of brokers that come and go
+    logging.getLogger("bus").propagate = False
     begun = time.monotonic()
     results = asyncio.run(carry_out(rows, seed=seed, is_long=asked.long, keep=asked.keep, say=say))
     say(f"\nseed {seed}, {time.monotonic() - begun:.0f} s\n")

@@ -29,10 +29,10 @@ async def poller_killed(run: Run) -> Figures:
         await bed.open([CUSTOMERS])
         bed.launch("grants")
         load = Customers(bed.qbo, run.chance)
-        async with load.at(changes / (kills * 3.5), changes):
+        async with load.at(changes / (kills * 5), changes):
             for number in range(kills):
                 if number % 3 == 0:
-                    (poller,) = bed.launch("pollers", die_at=run.chance.randint(2, 9))
+                    (poller,) = bed.launch("pollers", die_at=run.chance.randint(2, 5))
                     await until(lambda p=poller: p.code is not None, 60, "the poller is struck in a commit")
                 else:
                     (poller,) = bed.launch("pollers")
