@@ -109,7 +109,8 @@ class AccountSink:
         self._room = asyncio.Semaphore(PARALLEL_OBJECTS_MAX)
         self._due: list[tuple[datetime, int, str, ObjectRef]] = []
         self._pushed = 0
-        self._waiting: defaultdict[str, set[tuple[str, ObjectRef]]] = defaultdict(set)
+        self._waiting: defaultdict[str, dict[tuple[str, ObjectRef], None]] = defaultdict(dict)
+        """Who waits for a key, in the order they began to."""
         self._failed: BaseException | None = None
         self._news = 0
         """Counts what could release a waiting command, so that none is missed between looking and parking."""
@@ -392,7 +393,7 @@ class AccountSink:
             self._pushed += 1
             heapq.heappush(self._due, (standing.retry_at, self._pushed, standing.flow, standing.source))
         for key in standing.missing:
-            self._waiting[key].add((standing.flow, standing.source))
+            self._waiting[key][standing.flow, standing.source] = None
 
     def _released_by(self, entity: str, external_id: str) -> None:
         known = self.state.object(entity, external_id)

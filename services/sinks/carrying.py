@@ -5,8 +5,9 @@ in conflict or retired? then documents and master data go their own ways.
 """
 
 from bus.core import topics
-from bus.core.errors import RecordError
-from schemas.system import Action, Cause, Command, IntentState, LinkRecord, LinkState, Outcome, Standing
+from bus.core.errors import RecordError, WriteRejected
+from schemas.system import Action, Cause, Command, IntentRecord, IntentState, LinkRecord, LinkState, Outcome, Standing
+from services.sinks.beginnings import Beginnings
 from services.sinks.debtors import Debtors
 from services.sinks.desired import facet_of_type
 from services.sinks.documents import Documents
@@ -16,6 +17,7 @@ from services.sinks.matching import Matcher
 from services.sinks.references import Products
 from services.sinks.settlement import Settlement
 from services.sinks.task import Document, Target, Task, open_task
+from services.sinks.writing import Incomplete
 
 
 class Carrier:
@@ -27,8 +29,9 @@ class Carrier:
         maker = Maker(target)
         matcher = Matcher(target.connector, target.state, target.hasher, target.account.currency)
         self._products = Products(matcher, target)
-        self._debtors = Debtors(target, maker, matcher)
-        self._masters = Masters(target, maker, matcher)
+        beginnings = Beginnings(target)
+        self._debtors = Debtors(target, maker, matcher, beginnings)
+        self._masters = Masters(target, maker, matcher, beginnings)
         self._documents = Documents(target, maker, self._debtors, self._products)
 
     async def carry_out(self, command: Command, raw: bytes) -> Settlement:
@@ -105,10 +108,18 @@ class Carrier:
             return None
         older = self._target.codec.decode(topics.outbound(self._state.connection), intent.command)
         begun = open_task(self._target, older, intent.command)
-        if begun.entity in topics.DOCUMENTS:
-            if intent.entity != "customer":
-                return await self._documents.finish(begun)
-            await self._debtors.create(begun, intent.facet)  # a customer whose write an order began
-        else:
+        try:
+            return await self._finish(begun, intent)
+        except Incomplete:
+            raise
+        except WriteRejected:
+            return None  # it was not made: the refusal is of the older version, and the newer one is asked for by itself
+
+    async def _finish(self, begun: Task, intent: IntentRecord) -> Settlement | None:
+        if begun.entity not in topics.DOCUMENTS:
             await self._masters.finish(begun, intent.external_id)
+        elif intent.entity != "customer":
+            return await self._documents.finish(begun)
+        else:
+            await self._debtors.create(begun, intent.facet)  # a customer whose write an order began
         return None

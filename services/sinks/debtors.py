@@ -5,6 +5,7 @@ from bus.core.identity import match_keys
 from bus.kit.connector import RawRecord, Write
 from schemas import canon
 from schemas.system import Cause, LinkedBy, LinkState, ObjectRef
+from services.sinks.beginnings import Beginnings
 from services.sinks.desired import customer_from, value_of
 from services.sinks.ledger import Entry
 from services.sinks.making import Maker
@@ -21,8 +22,9 @@ NEEDS_VAT_NUMBER = frozenset({"K", "AE"})
 class Debtors:
     """Finds or makes the customers of documents."""
 
-    def __init__(self, target: Target, maker: Maker, matcher: Matcher) -> None:
+    def __init__(self, target: Target, maker: Maker, matcher: Matcher, beginnings: Beginnings) -> None:
         self._target = target
+        self._beginnings = beginnings
         self._state = target.state
         self._hasher = target.hasher
         self._maker = maker
@@ -105,6 +107,7 @@ class Debtors:
     ) -> str:
         policy = task.policy.customer
         if not self._target.is_open("customer", source, facet):
+            self._beginnings.need_none("customer", source, facet, match_keys(party, self._hasher))
             found = await self._matcher.customer(party, policy.match, facet)
             if found is not None:
                 return await self._link(source, facet, task.currency, found.record, found.number)

@@ -21,6 +21,7 @@ from schemas.system import (
     Standing,
     StateRecord,
 )
+from services.sinks.beginnings import Beginnings
 from services.sinks.desired import has_place
 from services.sinks.ledger import Change, Entry
 from services.sinks.making import Maker, gone
@@ -34,8 +35,9 @@ FINAL = (Standing.FILTERED, Standing.DEAD, Standing.UNCHANGED, Standing.WRITTEN)
 class Masters:
     """Carries out commands for master data of one account."""
 
-    def __init__(self, target: Target, maker: Maker, matcher: Matcher) -> None:
+    def __init__(self, target: Target, maker: Maker, matcher: Matcher, beginnings: Beginnings) -> None:
         self._target = target
+        self._beginnings = beginnings
         self._state = target.state
         self._hasher = target.hasher
         self._connector = target.connector
@@ -83,9 +85,11 @@ class Masters:
         assert document is not None and not isinstance(document, Document)
         if task.entity not in self._state.backfilled:
             raise not_read_yet(task.entity)
-        keys = [f"match|{task.entity}|{key}" for key in match_keys(document, self._hasher) if not key.startswith("email+kind")]
+        answered = match_keys(document, self._hasher)
+        keys = [f"match|{task.entity}|{key}" for key in answered if not key.startswith("email+kind")]
         async with self._target.locks.hold(keys):
             if not self._target.is_open(task.entity, task.source, task.facet):
+                self._beginnings.need_none(task.entity, task.source, task.facet, answered)
                 methods = task.policy.match or DEFAULT_MATCH[task.entity]
                 found = await self._matcher.entity(task.entity, document, methods, task.facet)
                 if found is not None:

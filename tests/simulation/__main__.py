@@ -1,4 +1,4 @@
-"""`python -m tests.simulation sink --seeds 1000 --first 0`: plays histories, prints the seeds that fail; one seed prints its story.
+"""`python -m tests.simulation sink --seeds 1000`: plays histories, prints the seeds that fail; one seed prints its story.
 
 Run it with PYTHONHASHSEED=0: the order of sets of text is chance too.
 """
@@ -19,7 +19,9 @@ def main() -> int:
     parser.add_argument("--stop", type=int, default=5, help="after so many failures")
     given = parser.parse_args()
     if os.environ.get("PYTHONHASHSEED") != "0":
-        os.execve(sys.executable, [sys.executable, "-m", "tests.simulation", *sys.argv[1:]], {**os.environ, "PYTHONHASHSEED": "0"})
+        os.execve(
+            sys.executable, [sys.executable, "-m", "tests.simulation", *sys.argv[1:]], {**os.environ, "PYTHONHASHSEED": "0"}
+        )
     if alone := os.environ.get("BUS_SIM_SEED"):
         failure, story = play_one(given.machine, int(alone), given.broken)
         print("\n".join(story))

@@ -252,7 +252,9 @@ class SimReader(LogReader):
         await self._process.gate()
         for topic, partition, offset in places:
             log = self._broker.partitions[topic, partition]
-            self.positions[topic, partition] = log.stable() if offset == END else max(offset, log.first if offset == BEGINNING else 0)
+            self.positions[topic, partition] = (
+                log.stable() if offset == END else max(offset, log.first if offset == BEGINNING else 0)
+            )
 
     async def unassign(self, topic: str, partition: int) -> None:
         self.positions.pop((topic, partition), None)

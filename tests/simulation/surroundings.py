@@ -75,6 +75,7 @@ class Surroundings:
     def account(self, name: str, slot: int, **classes: IdempotencyClass) -> Place:
         document = Connection(kind="Connection", name=name, tenant=TENANT, system="fake", secret=name)
         place = Place(vendor=SimVendor(self.dice, self.loop.time), document=document, slot=slot, classes=classes)
+        place.vendor.tell = lambda text: self.tell(f"{name}:{text}")
         self.places[name] = place
         return place
 

@@ -48,7 +48,9 @@ def manifest(**changes: Any) -> Manifest:
     }
     writes["customer"]["fields"] = [*MANIFEST["writes"]["customer"]["fields"], "number", "notes"]
     streams = [{**MANIFEST["streams"][0], "poll_s": 10, "page_size_max": PAGE_ROWS, "deletes": "feed"}]
-    return Manifest.model_validate({**MANIFEST, "call_timeout_s": CALL_TIMEOUT_S, "writes": writes, "streams": streams, **changes})
+    return Manifest.model_validate(
+        {**MANIFEST, "call_timeout_s": CALL_TIMEOUT_S, "writes": writes, "streams": streams, **changes}
+    )
 
 
 class Mood:
@@ -92,8 +94,8 @@ class SimVendor(FakeVendor):
         """When a new object shows up in searches."""
         self.rows: dict[tuple[str, str], Row] = {}
         self.raws: dict[tuple[str, bytes], Entity] = {}
-        self.log: list[tuple[float, str, str, str]] = []
-        """(time, who, entity, id) of every change, for people who read a failed history."""
+        self.tell: Callable[[str], None] = lambda text: None
+        """For people who read a failed history."""
         self.who = "?"
         self.lag = True
 
@@ -104,13 +106,13 @@ class SimVendor(FakeVendor):
         if is_new:
             self.found_from[external_id] = now + (self.dice.uniform(0, SEARCH_LAG_S_MAX) if self.lag else 0)
         self._listed(entity, external_id)
-        self.log.append((now, self.who, entity, external_id))
+        self.tell(f"  {self.who} writes {entity} {external_id}, searches find it from {self.found_from[external_id]:.1f}")
         return external_id
 
     def remove(self, entity: str, external_id: str) -> None:
         del self.objects[entity][external_id]
         self._listed(entity, external_id, deleted=True)
-        self.log.append((self.now(), "removed", entity, external_id))
+        self.tell(f"  {entity} {external_id} is removed")
 
     def _listed(self, entity: str, external_id: str, *, deleted: bool = False) -> None:
         """Stamped to the second when it begins, shown when it is done."""
@@ -191,7 +193,8 @@ class SimConnector(FakeConnector):
         now = self.vendor.now()
         shown = [row for row in self.vendor.rows.values() if row.entity != "contact" and row.shown_at <= now]
         return sorted(
-            (row for row in shown if (row.modified, row.entity, row.id) > after), key=lambda row: (row.modified, row.entity, row.id)
+            (row for row in shown if (row.modified, row.entity, row.id) > after),
+            key=lambda row: (row.modified, row.entity, row.id),
         )
 
     def _as_record(self, row: Row) -> RawRecord:
