@@ -95,6 +95,10 @@ class AccountState:
         found = ((facet, self.link(entity, source, facet)) for facet in sorted(self._facets.get((entity, source), ())))
         return [facet for facet, link in found if link is not None and link.state is LinkState.ACTIVE]
 
+    def links(self) -> Iterable[LinkRecord]:
+        """All links of this account."""
+        return list(self._links.values())
+
     def links_to(self, entity: str, external_id: str) -> list[LinkRecord]:
         """All links that end at one object of this account."""
         return self._links_to.get((entity, external_id), [])

@@ -279,7 +279,7 @@ def proof_of_totals(
         return None, {}
     payable = source.totals.incl
     by_rate = {}
-    ours, actual = _vat_by_rate(source), _vat_by_rate(target)
+    ours, actual = vat_by_rate(source), vat_by_rate(target)
     off = [f"total {payable} became {theirs.incl}"] if abs(payable - theirs.incl) > TOLERANCE else []
     for rate in sorted(ours.keys() | actual.keys()):
         left, right = ours.get(rate, Decimal(0)), actual.get(rate, Decimal(0))
@@ -293,7 +293,8 @@ def proof_of_totals(
     return (payable, theirs.incl), by_rate
 
 
-def _vat_by_rate(document: msgspec.Struct) -> dict[str, Decimal]:
+def vat_by_rate(document: msgspec.Struct) -> dict[str, Decimal]:
+    """VAT of a document per rate in percent, as far as it tells any."""
     rates: dict[str, Decimal] = {}
     for tax in getattr(document, "vat_breakdown", []):
         if tax.amount is not None and tax.rate_pct is not None and tax.amount != 0:
