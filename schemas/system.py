@@ -427,6 +427,7 @@ class StandingRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     retry_at: datetime | None = None
     command: bytes | None = None
     applied: dict[str, str] = {}
+    otherwise: dict[str, str] = {}
     external_id: str | None = None
     settled_at: datetime
 

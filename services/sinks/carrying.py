@@ -16,7 +16,7 @@ from services.sinks.masters import Masters
 from services.sinks.matching import Matcher
 from services.sinks.references import Products
 from services.sinks.settlement import Settlement
-from services.sinks.task import Document, Target, Task, open_task
+from services.sinks.task import Target, Task, open_task
 from services.sinks.writing import Incomplete
 
 
@@ -73,9 +73,7 @@ class Carrier:
             known = Cause(cause) if cause in Cause.__members__ else Cause.UNKNOWN
             return Settlement(standing=Standing.DEAD, outcome=Outcome.DEAD, cause=known, detail=detail, stage="processors")
         if reason == "echo":
-            document = open_task(self._target, command, raw).document
-            applied = self._target.hasher.fields(document) if document is not None and not isinstance(document, Document) else {}
-            return Settlement(standing=Standing.UNCHANGED, outcome=Outcome.UNCHANGED, detail="echo", applied=applied)
+            return self._masters.echoed(open_task(self._target, command, raw))
         link = self._document_link(command) if command.target_entity in topics.DOCUMENTS else None
         if link is not None:
             return Settlement(

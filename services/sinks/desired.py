@@ -1,6 +1,6 @@
 """The document a target must hold: the source's facts with the flow's values put in. Pure."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import date
 from decimal import Decimal
 from functools import cache
@@ -10,6 +10,7 @@ import msgspec
 
 from bus.core.errors import MappingError
 from bus.core.identity import Entity
+from bus.core.policy import WritePolicy
 from bus.kit.manifest import Writes
 from schemas import canon
 from schemas.system import Command, Resolved, ValueKind
@@ -68,6 +69,35 @@ def _custom(item: Resolved) -> canon.CustomValue:
 def has_place(path: str, facts: Writes) -> bool:
     """Whether the target has a place for a field path."""
     return path in facts.fields or path.split(".", 1)[0] in facts.fields
+
+
+def owned_paths(paths: Iterable[str], policy: WritePolicy, facts: Writes) -> set[str]:
+    """Those of the field paths that the flow may write, and that have a place at the target."""
+    return {path for path in paths if policy.owner_of(path) in ("last_change", "source") and has_place(path, facts)}
+
+
+def kept_otherwise(
+    now: Mapping[str, str], held: Mapping[str, str], looked: Collection[str] | None, before: Mapping[str, str]
+) -> dict[str, str]:
+    """What a target holds in another form than the source's fields `now`: its hash by path, empty for nothing.
+
+    A vendor cuts names and masks numbers, and objects that were linked differ from the start: none of it is a difference that
+    anybody made. `looked` are the paths that `held` is believed for (None: all), of the others counts what was told before.
+    """
+    paths = now.keys() if looked is None else now.keys() & looked
+    kept = {path: known for path, known in before.items() if path in now and path not in paths}
+    return kept | {path: held.get(path, "") for path in paths if held.get(path) != now[path]}
+
+
+def unlike(now: Mapping[str, str], held: Mapping[str, str], applied: Mapping[str, str], otherwise: Mapping[str, str]) -> set[str]:
+    """Paths of the source's fields that the target does not hold, nor what it made of them when they were settled."""
+    return {
+        path
+        for path in now.keys() | applied.keys()
+        if now.get(path) != held.get(path)
+        and not (path in otherwise and now.get(path) == applied.get(path) and held.get(path, "") == otherwise[path])
+        and (path in now or now.get(path) != applied.get(path))
+    }
 
 
 def facet_of(facts: Writes, currency: str | None, home_currency: str | None) -> str | None:

@@ -1,11 +1,11 @@
 """Customers, products and categories: match or create, then send what changed (laws 7 and 8)."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import msgspec
 
 from bus.core.errors import AmbiguousMatch, MappingError, MissingDependency
-from bus.core.identity import match_keys
+from bus.core.identity import match_keys, told_together
 from bus.kit.connector import RawRecord, Write
 from bus.runtime.state import intent_key, object_key
 from schemas.system import (
@@ -22,12 +22,13 @@ from schemas.system import (
     StateRecord,
 )
 from services.sinks.beginnings import Beginnings
-from services.sinks.desired import has_place
+from services.sinks.desired import has_place, kept_otherwise, owned_paths
 from services.sinks.ledger import Change, Entry
 from services.sinks.making import Maker, gone
 from services.sinks.matching import DEFAULT_MATCH, Matcher, changed_paths
 from services.sinks.settlement import Settlement, link_changes, ours_among, peer_link
 from services.sinks.task import Document, Target, Task
+from services.sinks.writing import Done
 
 FINAL = (Standing.FILTERED, Standing.DEAD, Standing.UNCHANGED, Standing.WRITTEN)
 
@@ -50,6 +51,17 @@ class Masters:
             return await self._match_or_create(task)
         return self._met(task, link) or await self._update(task, link)
 
+    def echoed(self, task: Task) -> Settlement:
+        """What the source holds now is what our own write left there: settled without a call."""
+        end = Settlement(standing=Standing.UNCHANGED, outcome=Outcome.UNCHANGED, detail="echo", applied={})
+        if task.document is None or isinstance(task.document, Document):
+            return end
+        end.applied = self._hasher.fields(task.document)
+        link = self._state.link(task.entity, task.source, task.facet)
+        known = self._state.object(task.entity, link.external_id) if link is not None else None
+        end.otherwise = self._otherwise(task, known.field_hashes) if known is not None else None
+        return end
+
     async def finish(self, task: Task, external_id: str | None) -> None:
         """Ends an open write of an older command; `external_id` of an update."""
         if external_id is None:
@@ -68,9 +80,10 @@ class Masters:
         is_first = before is None or not before.applied  # nothing was settled of it: it was parked, filtered or refused
         if task.command.repair or not (is_first and _is_only_linked(task) and task.document is not None):
             return None
-        return self._linked(task, link.external_id, link.number)
+        known = self._state.object(task.entity, link.external_id)
+        return self._linked(task, link.external_id, link.number, known.field_hashes if known is not None else {})
 
-    def _linked(self, task: Task, external_id: str, number: str | None) -> Settlement:
+    def _linked(self, task: Task, external_id: str, number: str | None, held: Mapping[str, str]) -> Settlement:
         assert task.document is not None
         return Settlement(
             standing=Standing.WRITTEN,
@@ -78,7 +91,26 @@ class Masters:
             external_id=external_id,
             number=number,
             applied=self._hasher.fields(task.document),
+            otherwise=self._otherwise(task, held),
         )
+
+    def _otherwise(
+        self,
+        task: Task,
+        held: Mapping[str, str],
+        looked: Collection[str] | None = None,
+        before: Mapping[str, str] | None = None,
+    ) -> dict[str, str]:
+        """What the target makes of the source's fields, as far as it was looked at now."""
+        assert task.document is not None
+        now = self._hasher.fields(task.document)
+        owned = owned_paths(now, task.policy, task.facts)
+        return kept_otherwise({path: now[path] for path in owned}, held, looked, before or {})
+
+    def _answered(self, done: Done) -> dict[str, str]:
+        """What the object holds by the write's own answer."""
+        record = done.result.record
+        return self._hasher.fields(self._connector.to_canonical(record)) if record is not None else {}
 
     async def _match_or_create(self, task: Task) -> Settlement:
         document = task.document
@@ -113,6 +145,7 @@ class Masters:
             external_id=done.external_id,
             number=done.result.number,
             applied=self._hasher.fields(task.document),
+            otherwise=self._otherwise(task, self._answered(done)),
         )
 
     async def _link_found(self, task: Task, record: RawRecord, number: str | None) -> Settlement:
@@ -132,7 +165,7 @@ class Masters:
         link = self._state.link(task.entity, task.source, task.facet)
         assert link is not None
         if task.policy.write == "create" or (_is_only_linked(task) and not task.command.repair):
-            return self._linked(task, record.id, number)
+            return self._linked(task, record.id, number, self._hasher.fields(self._connector.to_canonical(record)))
         return await self._update(task, link)
 
     def _categories(self, task: Task) -> dict[str, str]:
@@ -172,15 +205,15 @@ class Masters:
         changed = changed_paths(now_hashes, applied) - task.echo_fields
         if task.command.repair:  # what was settled before is not believed: every field is compared with what the target holds
             changed = now_hashes.keys() | applied.keys()
-        wanted = {
-            path for path in changed if task.policy.owner_of(path) in ("last_change", "source") and has_place(path, task.facts)
-        }
+        wanted = owned_paths(changed, task.policy, task.facts)
+        otherwise = self._echoed(task, link, before.otherwise if before else {})
         end = Settlement(
             standing=Standing.UNCHANGED,
             outcome=Outcome.UNCHANGED,
             external_id=link.external_id,
             number=link.number,
             applied=now_hashes,
+            otherwise=otherwise,
         )
         if "update" not in task.facts.actions or not wanted:
             return end
@@ -191,6 +224,7 @@ class Masters:
         wanted |= {path for path in now_hashes if task.policy.owner_of(path) == "source" and has_place(path, task.facts)}
         fields = frozenset(path for path in wanted if now_hashes.get(path) != held.get(path))
         if not fields:
+            end.otherwise = self._otherwise(task, held, wanted, otherwise)
             end.changes = self._done_before(task, link, held, frozenset(wanted))
             return end
         write = msgspec.structs.replace(
@@ -202,10 +236,18 @@ class Masters:
         )
         done = await self._maker.write(write, task.raw)
         end.changes = [done.closing, *self._maker.object_changes(task.entity, task.source, done, fields)]
+        end.otherwise = self._otherwise(task, self._answered(done), wanted | told_together(fields), otherwise)
         if not done.result.replayed:  # else there was nothing of it that the vendor can be told
             end.standing, end.outcome = Standing.WRITTEN, Outcome.UPDATED
             end.detail = f"fields: {', '.join(sorted(fields))}"
         return end
+
+    def _echoed(self, task: Task, link: LinkRecord, before: Mapping[str, str]) -> dict[str, str]:
+        """Fields that our own write left at the source stand at the target as its poller knows them."""
+        known = self._state.object(task.entity, link.external_id)
+        if known is None or not task.echo_fields:
+            return dict(before)
+        return self._otherwise(task, known.field_hashes, task.echo_fields, before)
 
     def _done_before(self, task: Task, link: LinkRecord, held: Mapping[str, str], sent: frozenset[str]) -> list[Change]:
         """An open update whose fields the target already holds has happened: the intent closes, and what it wrote is no news."""

@@ -49,6 +49,8 @@ class Settlement(msgspec.Struct, kw_only=True):
     retry_after_s: float | None = None
     applied: Mapping[str, str] | None = None
     """Field hashes of the source as now settled at the target; None keeps what was."""
+    otherwise: Mapping[str, str] | None = None
+    """Of those, what the target holds in another form (see `bus.system.StandingRecord`); None keeps what was."""
     changes: Sequence[Change] = ()
     outgoing: Sequence[Published] = ()
     totals: tuple[Decimal, Decimal] | None = None
@@ -108,6 +110,7 @@ def standing_change(
         retry_at=retry_at,
         command=raw if waits else None,
         applied=dict(end.applied) if end.applied is not None else dict(before.applied) if before else {},
+        otherwise=dict(end.otherwise) if end.otherwise is not None else dict(before.otherwise) if before else {},
         external_id=end.external_id or (before.external_id if before else None),
         settled_at=now,
     )
