@@ -219,6 +219,7 @@ class AccountSink:
             with tallied() as tally:
                 end = await self._carry_out(command, message.raw, before)
         end.calls = tally.calls
+        before = self.state.standing(command.flow, command.source)  # the end of an older write may have changed it
         await self._settle(command, message, before, end)
         if end.standing is Standing.WAITING and self._news != news and any(self._is_there(key) for key in end.missing):
             self._retry(command.flow, command.source)  # what it waits for came while it was being parked

@@ -37,7 +37,7 @@ class Carrier:
     async def carry_out(self, command: Command, raw: bytes) -> Settlement:
         """Does what a WRITE command asks. Raises errors of bus.core.errors; the caller parks or dead-letters."""
         if command.action is Action.NONE:
-            return self._withdrawn(command, raw)
+            return await self._finish_begun(command) or self._withdrawn(command, raw)
         task = open_task(self._target, command, raw)
         if (ended := await self._finish_older(task)) is not None:
             return ended
@@ -105,7 +105,22 @@ class Carrier:
         if intent is None or intent.state is not IntentState.OPEN or intent.command == task.raw:
             return None
         older = self._target.codec.decode(topics.outbound(self._state.connection), intent.command)
-        begun = open_task(self._target, older, intent.command)
+        return await self._ended(open_task(self._target, older, intent.command), intent)
+
+    async def _finish_begun(self, command: Command) -> Settlement | None:
+        """Writes that older versions of a withdrawn object began end first, a customer's too: nobody else would end them."""
+        for intent in self._state.open_intents():
+            older = self._target.codec.decode(topics.outbound(self._state.connection), intent.command)
+            if (older.flow, older.source) != (command.flow, command.source):
+                continue
+            begun = open_task(self._target, older, intent.command)
+            if intent.external_id is not None:
+                await self._masters.settle_left(begun, intent)
+            elif (ended := await self._ended(begun, intent)) is not None:
+                return ended
+        return None
+
+    async def _ended(self, begun: Task, intent: IntentRecord) -> Settlement | None:
         try:
             return await self._finish(begun, intent)
         except Incomplete:

@@ -47,9 +47,10 @@ class Debtors:
             return known
         if "customer" not in self._state.backfilled:
             raise not_read_yet("customer")
-        keys = [f"object|customer|{source.connection}|{source.id}"]
-        keys += [f"match|customer|{key}" for key in match_keys(party, self._hasher) if not key.startswith("email+kind")]
-        async with self._target.locks.hold(keys):
+        keys = [f"match|customer|{key}" for key in match_keys(party, self._hasher) if not key.startswith("email+kind")]
+        own = f"object|customer|{source.connection}|{source.id}"
+        # The object first, as its own command does: two that take them crosswise would wait for each other for ever.
+        async with self._target.locks.hold([own]), self._target.locks.hold(keys):
             return self._linked(source, facet) or await self._match_or_create(task, document, party, source, facet)
 
     async def create(self, task: Task, facet: str | None) -> str:

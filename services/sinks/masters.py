@@ -7,10 +7,11 @@ import msgspec
 from bus.core.errors import AmbiguousMatch, MappingError, MissingDependency
 from bus.core.identity import match_keys, told_together
 from bus.kit.connector import RawRecord, Write
-from bus.runtime.state import intent_key, object_key
+from bus.runtime.state import intent_key, object_key, standing_key
 from schemas.system import (
     Action,
     Cause,
+    IntentRecord,
     IntentState,
     LinkedBy,
     LinkRecord,
@@ -63,14 +64,43 @@ class Masters:
         return end
 
     async def finish(self, task: Task, external_id: str | None) -> None:
-        """Ends an open write of an older command; `external_id` of an update."""
+        """Ends an open write of an older command; `external_id` of an update.
+
+        What it wrote is what newer versions are compared with: else A → B → A would end at B.
+        """
         if external_id is None:
-            await self._create_and_link(task)
-            return
-        link = self._state.link(task.entity, task.source, task.facet)
-        if link is not None:
+            end = await self._create_and_link(task)
+        elif (link := self._state.link(task.entity, task.source, task.facet)) is not None:
             end = await self._update(task, link)
-            await self._target.ledger.commit(Entry(state=self._state, changes=end.changes))
+        else:
+            return
+        await self._commit_applied(task, end)
+
+    async def settle_left(self, task: Task, intent: IntentRecord) -> None:
+        """Ends an open update of a version that the source has left, without sending anything: by what the target holds."""
+        assert intent.external_id is not None and task.document is not None
+        closed = msgspec.structs.replace(intent, state=IntentState.CLOSED)
+        key = intent_key(self._state.connection, task.entity, task.source, task.facet)
+        changes: list[Change] = [(key, StateRecord(connection=self._state.connection, intent=closed))]
+        known = await self._connector.fetch(task.entity, intent.external_id)
+        link = self._state.link(task.entity, task.source, task.facet)
+        if known is not None and not known.deleted and link is not None:
+            wanted = self._hasher.fields(task.document)
+            held = self._hasher.fields(self._connector.to_canonical(known))
+            came = frozenset(path for path in wanted if wanted[path] == held.get(path))
+            changes = self._done_before(task, link, held, came)
+        await self._target.ledger.commit(Entry(state=self._state, changes=changes))
+
+    async def _commit_applied(self, task: Task, end: Settlement) -> None:
+        """What the ended write made true, and what its flow now counts from."""
+        assert task.command.flow is not None
+        changes = list(end.changes)
+        before = self._state.standing(task.command.flow, task.source)
+        if before is not None and end.applied is not None:
+            applied = msgspec.structs.replace(before, applied=dict(end.applied))
+            key = standing_key(self._state.connection, task.command.flow, task.source)
+            changes.append((key, StateRecord(connection=self._state.connection, standing=applied)))
+        await self._target.ledger.commit(Entry(state=self._state, changes=changes))
 
     # --- link or create ----------------------------------------------------------------------------------------------------
 
