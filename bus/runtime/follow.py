@@ -42,6 +42,9 @@ class TopicFollower:
         self._reader: LogReader | None = None
         self._task: asyncio.Task[None] | None = None
         self._caught_up = asyncio.Event()
+        self._taken: dict[tuple[str, int], int] = {}
+        """Per partition the offset below which everything is taken or invisible for good."""
+        self._moved = asyncio.Condition()
 
     async def start(self) -> None:
         """Begins in the background; `caught_up` tells when the first end is reached."""
@@ -56,6 +59,26 @@ class TopicFollower:
             waiting.cancel()
         if not self._caught_up.is_set():
             await self.failure()
+
+    async def refresh(self) -> None:
+        """Returns when everything is taken that stood there at the call, open transactions included.
+
+        Raises TransientError when Kafka is away: call it again.
+        """
+        reader = self._reader
+        if reader is None:
+            raise Unavailable(self.reason or f"{self.topic} is not being read")
+        ends = await reader.ends(self.topic)
+
+        def there() -> bool:
+            return self._reader is not reader or all(
+                self._taken.get((self.topic, partition), 0) >= end for partition, end in ends.items()
+            )
+
+        async with self._moved:
+            await self._moved.wait_for(there)
+        if self._reader is not reader:
+            raise Unavailable(f"{self.topic} is read anew")
 
     async def failure(self) -> None:
         """Raises what ended the follower, a bug in `take` for one; never returns while it follows."""
@@ -73,8 +96,15 @@ class TopicFollower:
 
     async def _close(self) -> None:
         reader, self._reader = self._reader, None
+        await self._tell()
         if reader is not None:
             await reader.close()
+
+    async def _tell(self) -> None:
+        """Where reading stands now, for those who wait in `refresh`."""
+        self._taken = dict(self._reader.positions) if self._reader is not None else {}
+        async with self._moved:
+            self._moved.notify_all()
 
     async def _follow(self) -> None:
         places: dict[int, int] = {}
@@ -101,6 +131,7 @@ class TopicFollower:
         self.reason = None
         self._caught_up.set()
         while True:
+            await self._tell()
             await self._take_all(await reader.take(wait_s=0.5), places)
 
     async def _take_all(self, batch: list[Record], places: dict[int, int]) -> None:
@@ -128,6 +159,10 @@ class Following:
     async def failure(self) -> None:
         """Raises what ended following; never returns while it follows."""
         await self._follower.failure()
+
+    async def refresh(self) -> None:
+        """Returns when what was committed before this call is taken. Raises TransientError when Kafka is away."""
+        await self._follower.refresh()
 
     async def stop(self) -> None:
         """Ends following."""

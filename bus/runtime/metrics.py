@@ -38,6 +38,8 @@ TABLE: dict[str, Metric] = {
     "bus_loops_total": Metric("counter", "objects that changed at both ends too often", ("connection", "entity")),
     "bus_events_total": Metric("counter", "canonical events × flows, by action", ("flow", "action")),
     "bus_event_seconds": Metric("histogram", "from the event a poller saw to its command", ("flow",)),
+    "bus_replayed_total": Metric("counter", "commands made again on request", ("flow",)),
+    "bus_replays_open": Metric("gauge", "replays that wait or run", ("connection",)),
     "bus_processor_lag": Metric("gauge", "canonical events not yet processed", ("topic", "partition")),
     "bus_outcomes_total": Metric("counter", "ends of commands", ("connection", "flow", "outcome")),
     "bus_write_seconds": Metric(

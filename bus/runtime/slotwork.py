@@ -3,8 +3,8 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Generic, Protocol, TypeVar
 
 from bus.core import topics
 from bus.core.errors import TransientError
@@ -13,6 +13,7 @@ from bus.runtime.environment import Environment
 from bus.runtime.follow import Documents
 from bus.runtime.kafka import Fenced
 from bus.runtime.service import Service
+from bus.runtime.settings import BusSettings
 from bus.runtime.slots import SlotOwnership
 
 log = logging.getLogger(__name__)
@@ -40,6 +41,26 @@ class Work(Protocol):
         ...
 
 
+class Surroundings(Protocol):
+    """What keeping the work of slots running needs; an Environment is one."""
+
+    @property
+    def settings(self) -> BusSettings:
+        """Of the process."""
+        ...
+
+    def connections_of(self, slot: int) -> Sequence[Any]:
+        """The connections whose slot this is."""
+        ...
+
+    def on_configuration(self, listener: Callable[[Documents], Awaitable[None]]) -> None:
+        """Calls back after each complete version."""
+        ...
+
+
+Around = TypeVar("Around", bound=Surroundings)
+
+
 class Idle:
     """A slot without connections: nothing to fence, nothing to read, until the configuration changes."""
 
@@ -54,10 +75,12 @@ class Idle:
         """Nothing is open."""
 
 
-class SlotWorker:
-    """Keeps the work of all owned slots running."""
+class SlotWorker(Generic[Around]):
+    """Keeps the work of all owned slots running. `name`: whose slots, which is the service's own unless it says otherwise."""
 
-    def __init__(self, service: Service, environment: Environment, make: Callable[[Environment, int], Work]) -> None:
+    def __init__(
+        self, service: Service, environment: Around, make: Callable[[Around, int], Work], *, name: str | None = None
+    ) -> None:
         self._env = environment
         self._make = make
         self._works: dict[int, Work] = {}
@@ -65,7 +88,7 @@ class SlotWorker:
         self._served: dict[int, Any] = {}
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._background: set[asyncio.Task[None]] = set()
-        self.ownership = SlotOwnership(environment.settings, service.name, self._gained, self._lost)
+        self.ownership = SlotOwnership(environment.settings, name or service.name, self._gained, self._lost)
         environment.on_configuration(self._configured)
 
     async def failure(self) -> None:

@@ -1,6 +1,7 @@
 """Composition root of the processors.
 
-Order of the start: 1. schemas; 2. Kafka and its topics; 3. configuration, to its end; 4. only then the consumer group (law 19).
+Order of the start: 1. schemas; 2. Kafka and its topics; 3. configuration, to its end; 4. only then the consumer group (law 19);
+5. replays, which are slots of their own in the same process.
 """
 
 import asyncio
@@ -10,13 +11,16 @@ import time
 from bus.core import topics
 from bus.runtime import metrics, reachability, service
 from bus.runtime.codec import Codec
-from bus.runtime.follow import ConfigFollower
+from bus.runtime.follow import ConfigFollower, Documents
 from bus.runtime.registry import RegistryClient
 from bus.runtime.service import Service
-from services.processors.engine.application import Engine, build_engine
+from bus.runtime.slotwork import SlotWorker
+from services.processors.engine.application import GROUP, Engine, build_engine
 from services.processors.engine.watch import Watch
 from services.processors.handler import STAGE, TOPICS
 from services.processors.processing import Processing
+from services.processors.replaying.worker import SERVICE, ReplayAround, ReplaySlot
+from services.processors.reporting import Reporter, Reports
 
 LAG_EVERY_S = 5.0
 STUCK_S = 300.0
@@ -39,31 +43,61 @@ async def serve(here: Service) -> None:
 
 
 async def _serve(here: Service, codec: Codec) -> None:
-    for topic in (topics.CONFIG, topics.DEAD_LETTERS, *TOPICS):  # 2
+    for topic in (topics.CONFIG, topics.DEAD_LETTERS, topics.SLOTS, topics.JOBS, topics.REQUESTS, *TOPICS):  # 2
         await here.broker(topic)
-    processing = Processing(codec, here.wait_for)
-    follower = ConfigFollower(here.settings, codec, processing.take)
-    processing.versions = follower
-    here.health.watch("configuration", lambda: follower.reason)
-    await follower.start()  # 3
+    processors = Processors(here, codec)
+    here.health.watch("configuration", lambda: processors.follower.reason)
+    await processors.follower.start()  # 3
     try:
-        await _process(here, processing, follower)
+        await processors.run()
     finally:
-        await follower.stop()
+        await processors.follower.stop()
 
 
-async def _process(here: Service, processing: Processing, follower: ConfigFollower) -> None:
-    engine = build_engine(here.settings, TOPICS, processing)
-    watch = Watch(time.monotonic)
-    await engine.start()  # 4
-    here.health.watch("engine", lambda: watch.reason(engine.progress()))
-    here.health.started()
-    try:
-        await here.until_stopped(
-            engine.stopped(), follower.failure(), _report(engine), _moves(engine), reachability.watch(here.settings, here.health)
+class Processors:
+    """The parts of one process, put together."""
+
+    def __init__(self, here: Service, codec: Codec) -> None:
+        self._here = here
+        self._processing = Processing(codec, here.wait_for)
+        self.follower = ConfigFollower(here.settings, codec, self._configured)
+        self._processing.versions = self.follower
+        self._replays = ReplayAround(here.settings, codec, self._processing, self.follower, Reports(here.settings, GROUP))
+        self._engine = build_engine(here.settings, TOPICS, self._processing, on_assigned=self._assigned)
+        self._reporter = Reporter(
+            here.settings, self._engine.client_id, lambda: self._processing.routes.version, self._engine.held
         )
-    finally:
-        await engine.stop()
+
+    async def _configured(self, documents: Documents) -> None:
+        await self._processing.take(documents)
+        self._reporter.wake()
+        await self._replays.changed(documents)
+
+    def _assigned(self) -> None:
+        self._processing.assigned()
+        self._reporter.wake()
+
+    async def run(self) -> None:
+        """Until the service is told to stop; what crashed a part is raised."""
+        here, engine, watch = self._here, self._engine, Watch(time.monotonic)
+        await engine.start()  # 4
+        here.health.watch("engine", lambda: watch.reason(engine.progress()))
+        worker = SlotWorker(here, self._replays, ReplaySlot, name=SERVICE)
+        await worker.ownership.start()  # 5
+        here.health.watch(SERVICE, worker.not_ready)
+        here.health.started()
+        background = [asyncio.ensure_future(work) for work in (_report(engine), _moves(engine), self._reporter.run())]
+        try:
+            await here.until_stopped(
+                engine.stopped(), self.follower.failure(), worker.failure(), worker.ownership.failure(), *background,
+                reachability.watch(here.settings, here.health),
+            )  # fmt: skip
+        finally:
+            for task in background:
+                task.cancel()
+            await worker.ownership.stop()
+            await self._reporter.close()
+            await engine.stop()
 
 
 async def _moves(engine: Engine) -> None:

@@ -1,8 +1,8 @@
 """One canonical event → one command per flow. Pure: the same event and configuration give the same bytes (law 4).
 
 What cannot be mapped becomes a command that says so (`dead:<CAUSE>:<detail>`) and carries the event: the sink gives the object
-its standing in that flow and publishes the dead letter, under the flow's brake. Only bytes that nobody can read, which no flow
-can be told of, go to the dead letters from here. Errors of infrastructure are not caught here: the engine waits or stops.
+its standing in that flow and publishes the dead letter, under the flow's brake. Only bytes that nobody can read, of which no flow
+can be told, go to the dead letters from here. Errors of infrastructure are not caught here: the engine waits or stops.
 """
 
 import contextlib

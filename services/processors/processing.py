@@ -35,8 +35,16 @@ class ConfigurationBehind(TransientError):
         self.connection = connection
 
 
+class ConfigurationUnread(TransientError):
+    """Partitions were taken, and the configuration has not been read to its end since."""
+
+
 class Versions(Protocol):
     """The part of a ConfigFollower that is waited on."""
+
+    async def refresh(self) -> None:
+        """Returns when what was committed before the call is taken."""
+        ...
 
     async def wait_version(self, version: int) -> Documents:
         """Returns when the configuration is at least this version."""
@@ -55,6 +63,13 @@ class Processing:
         self._handler = Handler(codec, _tally, _aside)
         self._gone: set[str] = set()
         self._unreadable: dict[int, RecordError] = {}
+        self._assignments = 0
+        self._read_for = 0
+        """The newest assignment the configuration was read to its end for."""
+
+    def assigned(self) -> None:
+        """Partitions were taken: no event of them before the configuration is read to the end it has then (law 19)."""
+        self._assignments += 1
 
     async def take(self, documents: Documents) -> None:
         """A complete configuration version. Raises SettingsError when this release cannot read it."""
@@ -70,6 +85,8 @@ class Processing:
         """Commands and dead letters of one event. Raises TransientError when it must wait."""
         text = (key or b"").decode("utf-8", "replace")
         connection = text.partition("|")[0]
+        if self._read_for < self._assignments:
+            raise ConfigurationUnread("the configuration is read to its end first")
         if value is not None and connection not in self.routes.connections and connection not in self._gone:
             raise ConfigurationBehind(connection)
         try:
@@ -82,12 +99,20 @@ class Processing:
 
     async def wait(self, error: TransientError) -> None:
         """Until `handle` may be tried again."""
-        if isinstance(error, ConfigurationBehind):
+        if isinstance(error, ConfigurationUnread):
+            await self._read_to_its_end()
+        elif isinstance(error, ConfigurationBehind):
             await self._wait_for_configuration(error.connection)
         elif isinstance(error, SchemaUnknown):
             await self._wait_for("registry", lambda: self._learn(error.schema_id))
         else:
             await asyncio.sleep(error.retry_after_s or RETRY_S)
+
+    async def _read_to_its_end(self) -> None:
+        begun = self._assignments  # partitions taken meanwhile need another reading
+        if self.versions is not None:
+            await self._wait_for("end of the configuration", self.versions.refresh)
+        self._read_for = max(self._read_for, begun)
 
     async def _wait_for_configuration(self, connection: str) -> None:
         """A poller may see a new connection before this process does. One that stays unknown was removed: no flow reads it."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import faust
@@ -35,6 +35,15 @@ class Engine:
         assert isinstance(consumer, SafeConsumer)
         return consumer
 
+    @property
+    def client_id(self) -> str:
+        """The name under which the group knows this process."""
+        return str(self.app.conf.broker_client_id)
+
+    def held(self) -> set[tuple[str, int]]:
+        """The partitions this process holds, as far as it knows."""
+        return {(place.topic, place.partition) for place in self.consumer.assignment()} if self.app.started else set()
+
     async def start(self) -> None:
         """Joins the group. Partitions may be taken before this returns."""
         await self.app.start()
@@ -64,12 +73,23 @@ class Engine:
             raise self.app.crash_reason
 
 
-def build_engine(settings: BusSettings, topics: Sequence[str], work: Work, *, group: str = GROUP) -> Engine:
-    """Must be called inside the running event loop. Nothing connects before `start`."""
+def build_engine(
+    settings: BusSettings,
+    topics: Sequence[str],
+    work: Work,
+    *,
+    group: str = GROUP,
+    on_assigned: Callable[[], None] = lambda: None,
+) -> Engine:
+    """Must be called inside the running event loop. Nothing connects before `start`.
+
+    `on_assigned` is called whenever partitions are taken, before any record of them is handled.
+    """
     folder = settings.data_dir / "processors"
     folder.mkdir(parents=True, exist_ok=True)  # Faust needs it even when it keeps nothing on disk
     app = faust.App(group, loop=asyncio.get_running_loop(), datadir=str(folder), **_settings(settings))
-    app.transport = app.producer_transport = SafeTransport(app.conf.broker_consumer, app)
+    app.transport = app.producer_transport = transport = SafeTransport(app.conf.broker_consumer, app)
+    transport.on_assigned = on_assigned
 
     async def send(record: Outgoing) -> "asyncio.Future[Any]":
         headers = [(name, text.encode()) for name, text in record.headers.items()]

@@ -127,6 +127,12 @@ class SafeConsumer(driver.Consumer):
         self._forget()
         await super().on_partitions_revoked(revoked)
 
+    async def on_partitions_assigned(self, assigned: Any, generation_id: int = 0) -> None:
+        """Says so before the first fetch from them."""
+        assert isinstance(self.transport, SafeTransport)
+        self.transport.on_assigned()
+        await super().on_partitions_assigned(assigned, generation_id)
+
     async def _add_gap(self, tp: Any, offset_from: int, offset_to: int) -> None:
         """Gaps (transaction markers, aborted records) are no deliveries: there is nothing to keep."""
 
@@ -165,3 +171,6 @@ class SafeTransport(driver.Transport):
 
     Consumer = SafeConsumer
     Producer = IdempotentProducer
+
+    on_assigned: Callable[[], None] = staticmethod(lambda: None)
+    """Called when partitions are taken."""

@@ -178,9 +178,11 @@ class FakeReader:
     scripts: ClassVar[list[list[Any]]] = []
     assigned: ClassVar[list[dict[int, int]]] = []
     closed = 0
+    end = 2
 
     def __init__(self, _settings: BusSettings, _name: str) -> None:
         self.script = self.scripts.pop(0)
+        self.positions: dict[tuple[str, int], int] = {}
 
     async def partitions(self, _topic: str) -> list[int]:
         return [0]
@@ -189,20 +191,24 @@ class FakeReader:
         self.assigned.append(dict(offsets))
 
     async def ends(self, _topic: str) -> dict[int, int]:
-        return {0: 2}
+        return {0: self.end}
 
     async def read_to(self, _topic: str, _ends: dict[int, int]) -> Any:
         yield self._next()
 
     async def take(self, wait_s: float) -> list[Record]:
+        await asyncio.sleep(0)
         if not self.script:
             await asyncio.Event().wait()
+        if callable(self.script[0]):
+            await self.script.pop(0)()
         return self._next()
 
     def _next(self) -> list[Record]:
         entry = self.script.pop(0)
         if isinstance(entry, BaseException):
             raise entry
+        self.positions["t", 0] = entry[-1] + 1
         return [Record("t", 0, offset, b"k", b"v", {}) for offset in entry]
 
     async def close(self) -> None:
@@ -213,7 +219,7 @@ class FakeReader:
 def script(monkeypatch: pytest.MonkeyPatch) -> list[list[Any]]:
     monkeypatch.setattr("bus.runtime.follow.LogReader", FakeReader)
     monkeypatch.setattr("bus.runtime.follow.RETRY_S", 0)
-    FakeReader.scripts, FakeReader.assigned, FakeReader.closed = [], [], 0
+    FakeReader.scripts, FakeReader.assigned, FakeReader.closed, FakeReader.end = [], [], 0, 2
     return FakeReader.scripts
 
 
@@ -280,3 +286,48 @@ def test_the_newest_count_of_a_connection_counts_whichever_stream_told_it() -> N
     known.apply(CursorRecord(connection="till", stream="all", known={"customer": 1}, known_at=later))
     known.apply(CursorRecord(connection="shop", stream="products"))
     assert (known.count("shop", "customer"), known.count("shop", "product"), known.count("till", "customer")) == (7, 0, 1)
+
+
+async def test_a_refresh_ends_when_all_that_stood_there_is_taken(script: list[list[Any]]) -> None:
+    gate = asyncio.Event()
+    script += [[[0, 1], gate.wait, [2], [3]]]
+    taken: list[int] = []
+
+    async def take(record: Record) -> None:
+        taken.append(record.offset)
+
+    follower = TopicFollower(SETTINGS, "t", take)
+    with pytest.raises(Unavailable):
+        await follower.refresh()
+    await follower.start()
+    await follower.caught_up()
+    await follower.refresh()
+    assert taken == [0, 1]
+    FakeReader.end = 4
+    waiting = asyncio.ensure_future(follower.refresh())
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert not waiting.done()
+    gate.set()
+    await waiting
+    assert taken == [0, 1, 2, 3]
+    await follower.stop()
+
+
+async def test_a_refresh_during_an_outage_is_told_so(script: list[list[Any]]) -> None:
+    gate = asyncio.Event()
+    script += [[[0, 1], gate.wait, Unavailable("away")], [[2]]]
+
+    async def take(_record: Record) -> None:
+        """Nothing is kept."""
+
+    follower = TopicFollower(SETTINGS, "t", take)
+    await follower.start()
+    await follower.caught_up()
+    FakeReader.end = 3
+    waiting = asyncio.ensure_future(follower.refresh())
+    await asyncio.sleep(0)
+    gate.set()
+    with pytest.raises(Unavailable):
+        await waiting
+    await follower.stop()
