@@ -84,10 +84,23 @@ def apply(path: Path, as_json: bool, allow_remove: bool) -> None:
     except ConfigurationRefused as error:
         _refuse(error.problems, as_json)
     if as_json:
-        emit({"ok": True, "version": applied.version, "changes": _changes(applied.changes), "topics": list(applied.topics)})
+        emit(
+            {
+                "ok": True,
+                "version": applied.version,
+                "changes": _changes(applied.changes),
+                "topics": list(applied.topics),
+                "replays": [{"id": item.id, "flow": item.args["flow"]} for item in applied.replays],
+                "advice": list(applied.advice),
+            }
+        )
         return
     _show_warnings(report.warnings)
     _show_changes(applied.changes)
+    for item in applied.replays:
+        click.echo(f"new flow {item.args['flow']}: what was read before is sent through it (job {item.id})")
+    for words in applied.advice:
+        click.echo(words)
     click.echo(f"configuration version {applied.version}")
 
 

@@ -6,7 +6,8 @@ Order of operations of `apply`:
 3. resolve `now` to an instant; compare; nothing differs: publish nothing;
 4. refuse what would orphan state;
 5. create the outbound topics of new connections, so that no command meets a missing topic;
-6. commit the documents that differ, ended by a VERSION record with the digest of all.
+6. commit the documents that differ, ended by a VERSION record with the digest of all, and a replay request for each new flow: it
+   maps what was published before the flow was there, up to where every processor knows it (laws 18 and 19).
 """
 
 from collections.abc import Sequence
@@ -16,28 +17,22 @@ import msgspec
 
 from bus.core import topics
 from bus.core.clock import Clock
-from bus.core.configuration import Configuration, ConfigurationRefused, Problem
+from bus.core.configuration import Configuration, ConfigurationRefused, Flow, Problem
 from bus.core.configuration.difference import Change, difference, digest, renamed, with_instants
-from bus.core.configuration.documents import from_published
 from bus.runtime.codec import Codec
-from bus.runtime.follow import ConfigFollower
 from bus.runtime.provisioning import ensure_topics
+from bus.runtime.published import Published, read_published
 from bus.runtime.publisher import Outgoing, Publisher
+from bus.runtime.requests import request, request_records
 from bus.runtime.settings import BusSettings
 from bus.runtime.table import PartitionTable
-from schemas.system import ConfigKind, ConfigRecord
+from schemas.system import ConfigKind, ConfigRecord, RequestKind, RequestRecord
+
+__all__ = ["Applied", "Published", "apply", "compare", "read_published"]
 
 TRANSACTIONAL_ID = "bus-config-0"
 
 _KINDS = {"Connection": ConfigKind.CONNECTION, "Flow": ConfigKind.FLOW, "Table": ConfigKind.TABLE}
-
-
-class Published(msgspec.Struct, frozen=True, kw_only=True):
-    """What is published."""
-
-    version: int
-    digest: str | None
-    configuration: Configuration
 
 
 class Applied(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,18 +42,10 @@ class Applied(msgspec.Struct, frozen=True, kw_only=True):
     changes: Sequence[Change]
     topics: Sequence[str] = ()
     """Outbound topics that were created."""
-
-
-async def read_published(settings: BusSettings, codec: Codec) -> Published:
-    """The newest complete version. Raises TransientError when Kafka is away, SettingsError when nothing can read it."""
-    follower = ConfigFollower(settings, codec)
-    try:
-        await follower.start()
-        current = follower.current
-    finally:
-        await follower.stop()
-    configuration = from_published(current.tables, current.connections, current.flows)
-    return Published(version=current.version, digest=current.digest, configuration=configuration)
+    replays: Sequence[RequestRecord] = ()
+    """Asked for, one per new flow."""
+    advice: Sequence[str] = ()
+    """What an operator may want to do next, in words with the command."""
 
 
 async def compare(settings: BusSettings, codec: Codec, wanted: Configuration, clock: Clock) -> list[Change]:
@@ -84,8 +71,16 @@ async def apply(
         shapes = [topics.outbound_topic(name) for name in sorted(target.connections)]  # 5
         created = await ensure_topics(settings, shapes)
         version = published.version + 1
-        await publisher.commit(records(codec, changes, version, digest(target), clock.now()))  # 6
-        return Applied(version=version, changes=changes, topics=created)
+        asked = replays(changes, target, version)
+        outgoing = records(codec, changes, version, digest(target), clock.now())
+        await publisher.commit([*outgoing, *request_records(settings, codec, asked)])  # 6
+        return Applied(
+            version=version,
+            changes=changes,
+            topics=created,
+            replays=asked,
+            advice=advise(changes, published.configuration, target),
+        )
     finally:
         await publisher.close()
 
@@ -103,6 +98,47 @@ def records(codec: Codec, changes: Sequence[Change], version: int, sums: str, no
         Outgoing(topics.CONFIG, 0, topics.key(str(record.kind), record.name), codec.encode(topics.CONFIG, record))
         for record in found
     ]
+
+
+def replays(changes: Sequence[Change], target: Configuration, version: int) -> list[RequestRecord]:
+    """A replay for each new flow. One that only changed is replayed when an operator asks: it may rewrite a great deal."""
+    new = [target.flows[change.name] for change in changes if change.kind == "Flow" and change.what == "added"]
+    return [
+        request(
+            RequestKind.REPLAY,
+            flow.from_.connection,
+            {"flow": flow.name, "after_version": str(version), "reason": "new flow"},
+        )
+        for flow in new
+    ]
+
+
+def advise(changes: Sequence[Change], published: Configuration, target: Configuration) -> list[str]:
+    """What the change of a flow or table leaves undone by itself: events behind it are mapped anew, those before it are not."""
+    changed = {change.name for change in changes if change.kind == "Flow" and change.what == "changed"}
+    tables = {change.name for change in changes if change.kind == "Table" and change.what == "changed"}
+    told = [
+        f"flow {name} changed: objects it has treated stay as they are until they change; "
+        f"`bus replay --flow {name}` sends all of them through it again"
+        for name in sorted(changed)
+    ]
+    for flow in sorted(target.flows.values(), key=lambda item: item.name):
+        read = sorted(tables & tables_of(flow, target))
+        if read and flow.name in published.flows:
+            told.append(
+                f"table {', '.join(read)} changed: what flow {flow.name} set aside for a missing row is tried again by "
+                f"`bus dead-letters redrive --flow {flow.name} --cause MISSING_TABLE_ROW`"
+            )
+    return told
+
+
+def tables_of(flow: Flow, configuration: Configuration) -> set[str]:
+    """The tables a flow looks things up in, that of its source's tax codes included."""
+    found = {rule.table for rule in flow.set.values() if rule.table is not None}
+    source = configuration.connections.get(flow.from_.connection)
+    if source is not None and source.source_tax is not None and flow.is_document:
+        found.add(source.source_tax)
+    return found
 
 
 async def _refuse_orphans(

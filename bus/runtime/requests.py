@@ -15,7 +15,7 @@ from bus.core.configuration import Configuration, Connection, Flow
 from bus.core.errors import SettingsError
 from bus.kit.registry import manifest_of
 from bus.runtime.codec import Codec
-from bus.runtime.publication import read_published
+from bus.runtime.published import read_published
 from bus.runtime.publisher import Outgoing, Publisher
 from bus.runtime.settings import BusSettings
 from schemas.system import ObjectRef, RequestKind, RequestRecord

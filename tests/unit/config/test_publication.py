@@ -7,8 +7,8 @@ from bus.core.configuration import parse
 from bus.core.configuration.difference import difference, digest, renamed, with_instants
 from bus.core.configuration.documents import decode_document, encode_document, from_published
 from bus.runtime.codec import Codec
-from bus.runtime.publication import records
-from schemas.system import ConfigKind
+from bus.runtime.publication import advise, records, replays
+from schemas.system import ConfigKind, RequestKind
 
 NOW = datetime(2026, 11, 21, 9, 0, tzinfo=UTC)
 TEXT = """
@@ -76,3 +76,31 @@ def test_keys_of_the_bus_leave_the_vendors_config_alone():
     assert (connection.config, connection.poll_s) == ({"realm": "1"}, {"cdc": 60})
     assert connection.poll_interval_s("cdc", ("customer",), 300) == 60
     assert connection.poll_interval_s("other", ("customer",), 300) == 300
+
+
+def test_each_new_flow_and_no_other_asks_for_its_replay():
+    first = read()
+    [asked] = replays(difference(from_published(), first), first, 4)
+    assert (asked.kind, asked.connection) == (RequestKind.REPLAY, "a")
+    assert asked.args == {"flow": "f", "after_version": "4", "reason": "new flow"}
+    changed = read(TEXT.replace("write: create", "write: create, when: source.number"))
+    assert difference(first, changed)
+    assert replays(difference(first, changed), changed, 5) == []
+    assert replays(difference(first, from_published()), from_published(), 5) == []
+    again = replays(difference(from_published(), first), first, 4)
+    assert again[0].id != asked.id
+
+
+def test_what_a_change_leaves_undone_is_told_with_its_command():
+    first = read()
+    mended = read(TEXT.replace("rows: [", "rows: [{code: y, value: 2, paid: true, pct: 21.50}, "))
+    [told] = advise(difference(first, mended), first, mended)
+    assert "table t changed" in told
+    assert "`bus dead-letters redrive --flow f --cause MISSING_TABLE_ROW`" in told
+    [told] = advise(difference(first, other := read(TEXT.replace("3d", "4d"))), first, other)
+    assert "`bus replay --flow f`" in told
+    assert advise(difference(from_published(), first), from_published(), first) == [], "a new flow is replayed by itself"
+    tax = TEXT.replace("secret: a,", "secret: a, source_tax: t,").replace("payment_term: {table: t}, ", "")
+    mended = tax.replace("rows: [", "rows: [{code: y, value: 2, paid: true, pct: 21.50}, ")
+    [told] = advise(difference(read(tax), read(mended)), read(tax), read(mended))
+    assert "table t changed" in told

@@ -15,7 +15,7 @@ from bus.runtime.codec import Codec, SchemaUnknown
 from bus.runtime.follow import Documents
 from schemas import canon
 from services.processors import processing as module
-from services.processors.processing import ConfigurationBehind, Processing
+from services.processors.processing import ConfigurationBehind, ConfigurationUnread, Processing
 
 TEXT = """
 --- {kind: Connection, name: shop, tenant: acme, system: some_shop, secret: shop}
@@ -38,6 +38,11 @@ class Topic:
     def __init__(self) -> None:
         self.come = asyncio.Event()
         self.asked: list[int] = []
+        self.on_refresh: Callable[[], Awaitable[None]] | None = None
+
+    async def refresh(self) -> None:
+        assert self.on_refresh is not None
+        await self.on_refresh()
 
     async def wait_version(self, version: int) -> Documents:
         self.asked.append(version)
@@ -117,3 +122,37 @@ async def test_a_configuration_of_another_release_ends_the_process(processing):
     wrong.flows["customers"]["start"] = {"wen": 1}
     with pytest.raises(SettingsError, match="bus apply"):
         await processing.take(wrong)
+
+
+async def test_no_event_of_a_new_partition_before_the_configuration_is_read_to_its_end(processing):
+    """A flow was applied while another process held the partition: its events behind the replay's end are this one's to map."""
+    await processing.take(documents(1, TEXT.replace("name: customers", "name: older")))
+    processing.versions = topic = Topic()
+    topic.on_refresh = lambda: processing.take(documents(2))
+    assert len(processing.handle(*record(Codec.offline()))) == 1
+    processing.assigned()
+    with pytest.raises(ConfigurationUnread) as unread:
+        processing.handle(*record(Codec.offline()))
+    await processing.wait(unread.value)
+    [command] = processing.handle(*record(Codec.offline()))
+    assert Codec.offline().decode(command.topic, command.value).flow == "customers"
+
+
+async def test_partitions_taken_while_the_configuration_is_read_need_another_reading(processing):
+    await processing.take(documents(1))
+    processing.versions = topic = Topic()
+    reads: list[int] = []
+
+    async def meanwhile() -> None:
+        reads.append(1)
+        if len(reads) == 1:
+            processing.assigned()
+
+    topic.on_refresh = meanwhile
+    processing.assigned()
+    await processing.wait(ConfigurationUnread("x"))
+    with pytest.raises(ConfigurationUnread) as unread:
+        processing.handle(*record(Codec.offline()))
+    await processing.wait(unread.value)
+    assert len(processing.handle(*record(Codec.offline()))) == 1
+    assert len(reads) == 2

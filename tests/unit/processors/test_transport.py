@@ -179,3 +179,15 @@ def test_sasl_and_tls_are_passed_through(tmp_path):
     assert credentials(BusSettings(kafka_security="SSL")).context.check_hostname
     assert credentials(BusSettings()) is None
     assert "s3cret" not in repr(found)
+
+
+async def test_partitions_are_told_of_before_anything_is_fetched_from_them(consumer, monkeypatch):
+    order = []
+    consumer.transport.on_assigned = lambda: order.append("told")
+
+    async def taken(self, assigned, generation_id=0):
+        order.append(("taken", assigned))
+
+    monkeypatch.setattr(SafeConsumer.__mro__[1], "on_partitions_assigned", taken)
+    await consumer.on_partitions_assigned({PARTITION}, 3)
+    assert order == ["told", ("taken", {PARTITION})]
