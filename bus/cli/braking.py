@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bus.cli.session import ANSWER_WAIT_S, as_json_option, connected, emit, moment, no_wait_option, table, unanswered
+from bus.cli.session import ANSWER_WAIT_S, as_json_option, connected, counted, emit, moment, no_wait_option, table, unanswered
 
 if TYPE_CHECKING:
     from bus.runtime.codec import Codec
@@ -36,19 +36,13 @@ def list_brakes(as_json: bool) -> None:
         click.echo("no brake is open, and none was")
         return
     rows = [
-        [
-            item.connection,
-            item.record.flow or "(all)",
-            "OPEN" if item.record.open else "closed",
-            _by(item) if item.record.open else "",
-            _moment(item.record.opened_at) if item.record.open else "",
-            item.record.reason if item.record.open else "",
-            _next(item) if item.record.open else "",
-        ]
+        [_where(item), f"open, by {_by(item)}", item.record.reason, _times(item)]
+        if item.record.open
+        else [_where(item), "closed", "", ""]
         for item in found
     ]
     count = sum(item.record.open for item in found)
-    table(f"{count} open (UTC)", ["connection", "flow", "brake", "by", "since", "reason", "next try"], rows)
+    table(f"{count} open (UTC)", ["what stands still", "brake", "reason", "since, next try"], rows)
 
 
 def plain(item: "Brake") -> dict[str, Any]:
@@ -66,19 +60,22 @@ def plain(item: "Brake") -> dict[str, Any]:
     }
 
 
+def _where(item: "Brake") -> str:
+    return f"{item.connection}\n{f'flow {item.record.flow}' if item.record.flow else 'all writes'}"
+
+
 def _by(item: "Brake") -> str:
-    return "a person" if item.record.by_hand else "itself"
+    return "hand" if item.record.by_hand else "itself"
 
 
-def _moment(at: Any) -> str:
-    return moment(at.isoformat()) if at is not None else ""
-
-
-def _next(item: "Brake") -> str:
+def _times(item: "Brake") -> str:
     record = item.record
+    since = moment(record.opened_at.isoformat()) if record.opened_at else ""
+    if record.by_hand:
+        return f"{since}\nwhen a person closes it"
     if record.probe_at is None:
-        return "when a person closes it" if record.by_hand else ""
-    return f"{_moment(record.probe_at)} (tried {record.probes} times)"
+        return since
+    return f"{since}\n{moment(record.probe_at.isoformat())} (tried {counted(record.probes, 'time')})"
 
 
 @brake.command("open")

@@ -61,6 +61,37 @@ def show(books: "Books") -> None:
     ]
     table("Accounts", ["connection", "commands waiting", "open writes", "set aside by the poller"], lag, right=(1, 2, 3))
     click.echo(f"events not yet processed: {books.processor_lag}; retrying: {books.retrying}; held: {books.held}")
+    for line in remarks(books):
+        click.echo(line)
+    click.echo(balance(books))
+
+
+def remarks(books: "Books") -> list[str]:
+    """What somebody may have to look at."""
+    waiting = [(book.oldest_waiting, book.flow) for book in books.flows if book.oldest_waiting is not None]
+    lines = [
+        f"oldest waiting: since {_moment(at)} in {flow} (`bus parked list --flow {flow}`)" for at, flow in sorted(waiting)[:1]
+    ]
+    for brake in books.brakes:
+        what = f"{brake.connection}, flow {brake.flow}" if brake.flow else brake.connection
+        by = "by hand" if brake.by_hand else "by itself"
+        lines.append(f"BRAKE OPEN {by}: {what}: since {_moment(brake.opened_at)}: {brake.reason or 'no reason given'}")
+    lines += [
+        f"DELETES REFUSED: {s.connection}: {s.absent} objects of stream {s.stream} were not found, more than is believed: "
+        f"`bus resync {s.connection} --stream {s.stream} --confirm-deletes` if they are gone"
+        for s in books.streams
+        if s.deletes_refused
+    ]
+    return lines
+
+
+def balance(books: "Books") -> str:
+    """Whether every object has its standing."""
+    if not books.unsettled:
+        return f"the books balance: {sum(book.read for book in books.flows)} objects read, each with its one standing"
+    if number := books.in_flight():
+        return f"the books are open: {books.unsettled} objects without a standing, {number} records on their way"
+    return f"THE BOOKS DO NOT BALANCE: {books.unsettled} objects without a standing, and nothing is on its way"
 
 
 def _moment(at: Any) -> str:

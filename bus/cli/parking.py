@@ -83,7 +83,7 @@ def _why(item: "Stands") -> str:
 
 
 def _times(item: "Stands") -> str:
-    after = moment(item.record.retry_at.isoformat()) if item.record.retry_at else "when what it waits for comes"
+    after = moment(item.record.retry_at.isoformat()) if item.record.retry_at else "when it comes"
     return f"{moment(item.since.isoformat())}\n{after}"
 
 

@@ -22,11 +22,16 @@ from bus.runtime import kafka
 from bus.runtime.codec import Codec
 from bus.runtime.reader import BEGINNING, LogReader
 from bus.runtime.settings import BusSettings
-from schemas.system import CursorRecord, IntentState, SeenRecord, Standing, StandingRecord, StateRecord
+from schemas.system import BrakeRecord, CursorRecord, IntentState, SeenRecord, Standing, StandingRecord, StateRecord
 
 T = TypeVar("T")
 
 PROCESSOR_GROUP = "bus-processors"
+REQUESTS = "requests"
+"""Stream name under which a poller remembers which requests it has carried out."""
+DELETES_MAX = 10
+DELETES_MAX_PCT = 2
+"""What a complete comparison may delete by itself: this many, or this share of what is known, whichever is more."""
 
 
 class FlowBook(msgspec.Struct, kw_only=True):
@@ -57,6 +62,20 @@ class StreamBook(msgspec.Struct, kw_only=True):
     backfilled: bool
     polled_at: datetime | None
     deletes_unproven_since: datetime | None = None
+    absent: int = 0
+    """Known objects that the last complete comparison did not find."""
+    deletes_refused: bool = False
+    """Whether they are more than is believed without a person."""
+
+
+class OpenBrake(msgspec.Struct, kw_only=True):
+    """Writes to an account that stand still, of one flow or all (flow empty)."""
+
+    connection: str
+    flow: str
+    by_hand: bool
+    reason: str | None = None
+    opened_at: datetime | None = None
 
 
 class Books(msgspec.Struct, kw_only=True):
@@ -74,6 +93,12 @@ class Books(msgspec.Struct, kw_only=True):
     dead_letters: Counter[str] = Counter()
     set_aside: dict[str, int] = {}
     """Objects a poller could not map, by connection."""
+    brakes: list[OpenBrake] = []
+
+    @property
+    def unsettled(self) -> int:
+        """Objects without a standing, over all flows: while any is on its way, or for good when the books do not balance."""
+        return sum(abs(book.read - book.settled) for book in self.flows)
 
     def in_flight(self) -> int:
         """What is on its way. Waiting for a product or a person is not."""
@@ -136,6 +161,8 @@ class BookReader:
     def _cursors(self, books: Books) -> None:
         for value in self._values[topics.CURSORS].values():
             cursor: CursorRecord = self._codec.decode(topics.CURSORS, value)
+            if cursor.stream == REQUESTS:
+                continue
             books.streams.append(
                 StreamBook(
                     connection=cursor.connection,
@@ -143,6 +170,8 @@ class BookReader:
                     backfilled=cursor.backfilled,
                     polled_at=cursor.polled_at,
                     deletes_unproven_since=cursor.deletes_unproven_since,
+                    absent=len(cursor.absent),
+                    deletes_refused=is_refused(cursor),
                 )
             )
 
@@ -164,6 +193,8 @@ class BookReader:
             record: StateRecord = self._codec.decode(topics.STATE, value)
             if record.intent is not None and record.intent.state is IntentState.OPEN:
                 books.open_intents[record.connection] = books.open_intents.get(record.connection, 0) + 1
+            elif record.brake is not None and record.brake.open:
+                books.brakes.append(_open_brake(record.connection, record.brake))
             elif record.standing is not None:
                 books.retrying += _is_retrying(record.standing)
                 book = flows.get(record.standing.flow)
@@ -172,7 +203,9 @@ class BookReader:
 
     async def _outbound(self, books: Books, configuration: Configuration) -> None:
         settled = {}
-        for value in self._values[topics.STATE].values():
+        for key, value in self._values[topics.STATE].items():
+            if not key.startswith(b"offset|"):
+                continue
             record: StateRecord = self._codec.decode(topics.STATE, value)
             if record.offset is not None:
                 settled[record.connection] = record.offset.offset
@@ -225,6 +258,17 @@ def _book(flow: Flow) -> FlowBook:
     )
 
 
+def is_refused(cursor: CursorRecord) -> bool:
+    """Whether more objects are absent than a comparison may delete by itself (law 15)."""
+    return len(cursor.absent) > max(DELETES_MAX, sum(cursor.known.values()) * DELETES_MAX_PCT // 100)
+
+
+def _open_brake(connection: str, brake: BrakeRecord) -> OpenBrake:
+    return OpenBrake(
+        connection=connection, flow=brake.flow, by_hand=brake.by_hand, reason=brake.reason, opened_at=brake.opened_at
+    )
+
+
 def _is_retrying(standing: StandingRecord) -> bool:
     return standing.standing is Standing.PARKED and standing.retry_at is not None
 
@@ -247,4 +291,4 @@ def _count(counts: dict[str, int], name: str) -> None:
 def as_json(books: Books) -> dict[str, Any]:
     """One JSON object."""
     plain: dict[str, Any] = msgspec.to_builtins(books)
-    return {**plain, "in_flight": books.in_flight()}
+    return {**plain, "in_flight": books.in_flight(), "balanced": not books.unsettled}

@@ -11,12 +11,11 @@ from bus.core import topics
 from bus.core.errors import SettingsError
 from bus.runtime import requests
 from bus.runtime.codec import Codec
-from bus.runtime.newest import NewestValues, newest_values
+from bus.runtime.jobs import ENDED, jobs
+from bus.runtime.newest import NewestValues
 from bus.runtime.publication import read_published
 from bus.runtime.settings import BusSettings
 from schemas.system import JobRecord, JobState, RequestRecord
-
-ENDED = frozenset({JobState.DONE, JobState.REFUSED, JobState.CANCELLED})
 
 
 class Watcher(Protocol):
@@ -141,7 +140,7 @@ def entities_of(connection: str, entity: str | None, keys: Sequence[str]) -> dic
 
 async def all_jobs(settings: BusSettings, codec: Codec) -> list[JobRecord]:
     """All jobs that are known, the newest request first."""
-    found = _jobs(await newest_values(settings, codec, topics.JOBS))
+    found = await jobs(settings, codec)
     return sorted(found, key=lambda job: (job.ended_at is None, job.started_at is None, job.started_at, job.id), reverse=True)
 
 

@@ -14,10 +14,10 @@ from bus.cli import looking, session
 from bus.cli.group import bus
 from bus.core import topics
 from bus.core.errors import MissingDependency
-from bus.runtime.books import Books, FlowBook, StreamBook
+from bus.runtime.books import Books, FlowBook, OpenBrake, StreamBook, is_refused
 from bus.runtime.deadletters import dead_letter
 from bus.runtime.reader import Record
-from schemas.system import ObjectRef
+from schemas.system import CursorRecord, ObjectRef
 
 NOW = datetime(2026, 11, 21, 12, 4, 46, 130_000, tzinfo=UTC)
 KEY = "exact-nl|sales_order|7"
@@ -54,7 +54,6 @@ def no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
         return books()
 
     monkeypatch.setattr("bus.runtime.tail.read_all", read_all)
-    monkeypatch.setattr("bus.runtime.deadletters.read_all", read_all)
     monkeypatch.setattr("bus.runtime.quiet.current_books", current)
     monkeypatch.setattr(looking, "connected", lambda work: asyncio.run(work(None, None)))
     monkeypatch.setattr(session, "PIPE_WIDTH", 100)
@@ -74,30 +73,21 @@ def test_status() -> None:
     found = plain("status")
     assert found.keys() == {
         *("version", "flows", "streams", "processor_lag", "outbound_lag", "open_intents", "retrying", "held"),
-        *("dead_letters", "set_aside", "in_flight", "quiet"),
+        *("dead_letters", "set_aside", "in_flight", "quiet", "brakes", "balanced"),
     }
     assert (found["in_flight"], found["quiet"], found["outbound_lag"]) == (7, True, {"exact-nl": 2})
     flow = found["flows"][0]
     assert flow.keys() >= {"flow", "source", "target", "read", "standings", "outcomes", "causes", "reasons"}
     assert (flow["flow"], flow["read"], flow["standings"]["WRITTEN"]) == (FLOWS[0], 79_999, 20_000)
-    assert found["streams"][0].keys() == {"connection", "stream", "backfilled", "polled_at", "deletes_unproven_since"}
-
-
-def test_dead_letters() -> None:
-    [letter] = plain("dead-letters", "list")["dead_letters"]
-    assert letter.keys() == {
-        *("id", "made_at", "stage", "cause", "connection", "flow", "key", "detail", "hint", "original_bytes", "is_sealed"),
+    assert found["streams"][0].keys() == {
+        "connection",
+        "stream",
+        "backfilled",
+        "polled_at",
+        "deletes_unproven_since",
+        "absent",
+        "deletes_refused",
     }
-    assert (letter["id"], letter["cause"], letter["key"]) == ("4:11", "MISSING_DEPENDENCY", KEY)
-    assert plain("dead-letters", "show", "4:11") == letter
-    assert plain("dead-letters", "list", "--cause", "missing_dependency")["dead_letters"] == [letter]
-    assert plain("dead-letters", "list", "--cause", "BUG") == {"dead_letters": []}
-    assert said("dead-letters", "list", "--flow", "nope") == "no such dead letters\n"
-
-
-def test_an_unknown_dead_letter_is_refused_by_its_id() -> None:
-    found = CliRunner().invoke(bus, ["dead-letters", "show", "9:9"])
-    assert (found.exit_code, found.output) == (78, "error: no dead letter '9:9': `bus dead-letters list` prints the ids\n")
 
 
 def test_trace() -> None:
@@ -129,7 +119,7 @@ def test_values_added_are_told_once_and_together() -> None:
     assert looking._what(step, step["added"]) == ["totals: source 1.00", "added: the same 2 values"]
 
 
-@pytest.mark.parametrize("words", [("status",), ("dead-letters", "list"), ("trace", KEY)], ids=" ".join)
+@pytest.mark.parametrize("words", [("status",), ("trace", KEY)], ids=" ".join)
 def test_tables_fit_a_hundred_columns(words: tuple[str, ...]) -> None:
     lines = said(*words).splitlines()
     assert max(len(line.rstrip()) for line in lines) <= 100
@@ -137,3 +127,39 @@ def test_tables_fit_a_hundred_columns(words: tuple[str, ...]) -> None:
         row = next(line for line in lines if FLOWS[0] in line)
         assert row.split() == [FLOWS[0], "79999", "20000", *["10000"] * 5, "9999", "open"], "a row is one line"
         assert any("2026-11-21 12:04:46" in line for line in lines)
+
+
+def test_what_somebody_has_to_look_at() -> None:
+    found = books()
+    found.flows[0].oldest_waiting = NOW
+    found.brakes = [
+        OpenBrake(connection="exact-nl", flow="", by_hand=True, reason="closing the year", opened_at=NOW),
+        OpenBrake(connection="exact-nl", flow=FLOWS[0], by_hand=False, reason="10 failed", opened_at=NOW),
+    ]
+    found.streams[0].absent, found.streams[0].deletes_refused = 412, True
+    assert looking.remarks(found) == [
+        f"oldest waiting: since 2026-11-21 12:04:46 in {FLOWS[0]} (`bus parked list --flow {FLOWS[0]}`)",
+        "BRAKE OPEN by hand: exact-nl: since 2026-11-21 12:04:46: closing the year",
+        f"BRAKE OPEN by itself: exact-nl, flow {FLOWS[0]}: since 2026-11-21 12:04:46: 10 failed",
+        "DELETES REFUSED: exact-nl: 412 objects of stream product_category were not found, more than is believed: "
+        "`bus resync exact-nl --stream product_category --confirm-deletes` if they are gone",
+    ]
+    assert looking.remarks(books()) == []
+
+
+def test_whether_the_books_balance_is_a_line() -> None:
+    found = books()
+    assert looking.balance(found).startswith("the books are open: 19998 objects without a standing")
+    found.processor_lag, found.outbound_lag = 0, {}
+    assert looking.balance(found).startswith("THE BOOKS DO NOT BALANCE: 19998")
+    for book in found.flows:
+        book.read = book.settled
+    assert looking.balance(found).startswith("the books balance: 140000 objects read")
+    assert "the books are open" in said("status").splitlines()[-1]
+
+
+@pytest.mark.parametrize(("known", "absent", "refused"), [(0, 10, False), (0, 11, True), (1_000, 20, False), (1_000, 21, True)])
+def test_more_absent_objects_than_is_likely_are_refused(known: int, absent: int, refused: bool) -> None:
+    names = [f"customer|{number}" for number in range(absent)]
+    cursor = CursorRecord(connection="exact-nl", stream="customer", absent=names, known={"customer": known})
+    assert is_refused(cursor) is refused
