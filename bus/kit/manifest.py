@@ -93,6 +93,11 @@ class Stream(Facts):
     """Default seconds between polls."""
     calls_per_poll: int = 1
     """Calls of a poll that finds nothing: for the forecast."""
+    objects_per_call: int | None = None
+    """Whole objects that a call of a full read brings, all that is joined to them included; none: a page of them. For the cost of a
+    comparison."""
+    calls_per_object: int = 1
+    """Calls of reading one object by itself, at most."""
     deletes: Literal["feed", "none", "scan"] = "none"
     window_days: int | None = None
     """How far back the vendor remembers changes."""

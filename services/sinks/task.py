@@ -81,10 +81,14 @@ def master_facet(target: Target, entity: str, source: ObjectRef, currency: str |
 
     Objects of further currencies are made by the documents that need them.
     """
-    own = target.facet(entity, currency)
-    if target.state.link(entity, source, own) is not None:
+    return linked_facet(target.state, entity, source, target.facet(entity, currency))
+
+
+def linked_facet(state: AccountState, entity: str, source: ObjectRef, own: str | None) -> str | None:
+    """The facet `own` where there is a link, else another that has one."""
+    if state.link(entity, source, own) is not None:
         return own
-    return next(iter(target.state.facets(entity, source)), own)
+    return next(iter(state.facets(entity, source)), own)
 
 
 def open_task(target: Target, command: Command, raw: bytes) -> Task:
