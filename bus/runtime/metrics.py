@@ -48,6 +48,7 @@ TABLE: dict[str, Metric] = {
     "bus_outbound_lag": Metric("gauge", "commands not settled yet, unread ones included", ("connection",)),
     "bus_parked": Metric("gauge", "commands that wait, by cause", ("connection", "cause")),
     "bus_oldest_waiting_seconds": Metric("gauge", "age of the oldest command that waits", ("connection",)),
+    "bus_brake_open": Metric("gauge", "1 while writes stand still; an empty flow is the whole account", ("connection", "flow")),
     "bus_open_intents": Metric("gauge", "writes begun and not known to have ended", ("connection",)),
     "bus_pictures_missing_total": Metric("counter", "pictures a write went without: nobody published them", ("connection",)),
     "bus_dead_letters_total": Metric("counter", "records set aside", ("stage", "connection", "cause")),

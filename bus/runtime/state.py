@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 
 from bus.core import topics
 from schemas.system import (
+    BrakeRecord,
     BudgetRecord,
     IntentRecord,
     IntentState,
@@ -60,6 +61,11 @@ def budget_key(connection: str, limit: str) -> str:
     return topics.key("budget", connection, limit)
 
 
+def brake_key(connection: str, flow: str) -> str:
+    """Key of a brake record; an empty flow is the whole account."""
+    return topics.key("brake", connection, flow)
+
+
 class AccountState:
     """The state of one account, in memory."""
 
@@ -69,6 +75,8 @@ class AccountState:
         self.backfilled: set[str] = set()
         self.budgets: dict[str, BudgetRecord] = {}
         """Calls of a day, by limit."""
+        self.brakes: dict[str, BrakeRecord] = {}
+        """By flow; empty: the whole account."""
         self._objects: dict[tuple[str, str], ObjectState] = {}
         self._links: dict[LinkKey, LinkRecord] = {}
         self._links_to: defaultdict[tuple[str, str], list[LinkRecord]] = defaultdict(list)
@@ -149,6 +157,8 @@ class AccountState:
             self.offset = record.offset.offset
         elif record.budget is not None:
             self.budgets[record.budget.limit] = record.budget
+        elif record.brake is not None:
+            self.brakes[record.brake.flow] = record.brake
         elif record.backfill is not None and record.backfill.complete:
             self.backfilled.add(record.backfill.entity)
 

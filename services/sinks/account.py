@@ -5,9 +5,8 @@ is parked in `bus.state` with its command and its next attempt, and its lane is 
 """
 
 import asyncio
-import heapq
 import logging
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 
@@ -15,16 +14,22 @@ import msgspec
 
 from bus.core import topics
 from bus.core.clock import Clock, micros
-from bus.core.errors import BusError, CredentialError, MissingDependency, RecordError, StreamError, TransientError, WriteConflict
+from bus.core.errors import (
+    BusError,
+    MissingDependency,
+    RecordError,
+    TransientError,
+    WriteConflict,
+)
 from bus.core.policy import decode_policy
 from bus.kit.client import tallied
 from bus.runtime import metrics
 from bus.runtime.codec import Codec
-from bus.runtime.retry import wait_s
 from bus.runtime.slotwork import OwnershipLost
-from bus.runtime.state import AccountState, backfill_key, budget_key, link_key, object_key
+from bus.runtime.state import AccountState, backfill_key, brake_key, budget_key, link_key, object_key
 from schemas.system import (
     BackfillRecord,
+    BrakeRecord,
     BudgetRecord,
     Cause,
     Command,
@@ -38,29 +43,33 @@ from schemas.system import (
     StandingRecord,
     StateRecord,
 )
+from services.sinks.brake import Brakes, Passage
 from services.sinks.carrying import Carrier
 from services.sinks.ledger import Change, Entry, Ledger
 from services.sinks.locks import KeyLocks
+from services.sinks.patience import Blame, next_wait_s, parking_of
 from services.sinks.settlement import (
     Settlement,
     bare,
     dead_letter,
+    held_back,
     is_new_letter,
     is_stale,
     link_changes,
     refused,
     result_record,
+    said_by,
     standing_change,
     unwritable,
+    waited_since,
 )
+from services.sinks.waiting import Waiting, is_held
 
 log = logging.getLogger(__name__)
 
 CONFLICT_TRIES_MAX = 3
 CLOCK_SKEW_S = 5
 """An observation this close to our own write may be older than it: the next poll observes again."""
-BUG_RETRY_S = 3_600
-CREDENTIAL_RETRY_S = 30
 PARALLEL_OBJECTS_MAX = 32
 """Objects under way at one time, which share transactions; the vendor's own bound on calls side by side is the client's. With 8 a
 target without delay gets 200 creates/s and with 64 it gets 520, but each single write then ends later (a change at 20/s: 2.0 s
@@ -107,22 +116,18 @@ class AccountSink:
         self._lanes: dict[Lane, deque[Delivered]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._room = asyncio.Semaphore(PARALLEL_OBJECTS_MAX)
-        self._due: list[tuple[datetime, int, str, ObjectRef]] = []
-        self._pushed = 0
-        self._waiting: defaultdict[str, dict[tuple[str, ObjectRef], None]] = defaultdict(dict)
-        """Who waits for a key, in the order they began to."""
         self._failed: BaseException | None = None
-        self._news = 0
-        """Counts what could release a waiting command, so that none is missed between looking and parking."""
+        self.brakes = Brakes(state.brakes)
+        self._waiting = Waiting(state, clock, self.brakes, self._retry)
 
     # --- intake ------------------------------------------------------------------------------------------------------------
 
     def restore(self) -> None:
         """Takes up what an earlier owner left parked."""
-        for standing in self.state.parked():
-            self._remember(standing)
-            if any(self._is_there(key) for key in standing.missing):
-                self._retry(standing.flow, standing.source)
+        for record in self.brakes.records():
+            if record.open:
+                metrics.put("bus_brake_open", 1, connection=self.connection, flow=record.flow)
+        self._waiting.restore()
 
     def backlog(self) -> int:
         """Commands taken and not yet settled."""
@@ -179,9 +184,14 @@ class AccountSink:
                 self._release_due()
                 await asyncio.sleep(TICK_S)
         finally:
+            for record in self.brakes.records():  # the next owner tells of them
+                metrics.put("bus_brake_open", 0, connection=self.connection, flow=record.flow)
             for task in list(self._tasks):
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _release_due(self) -> None:
+        self._waiting.release_due()
 
     # --- one command ---------------------------------------------------------------------------------------------------------
 
@@ -211,18 +221,56 @@ class AccountSink:
             self._on_outcome(command.flow, self.connection, Outcome.STALE)
             await self._ledger.commit(Entry(state=self.state, settles=message.offset))
             return
-        if retry and (before is None or before.command != message.raw):
-            return  # a newer version took its place meanwhile
-        news = self._news
+        try:
+            if not retry or (before is not None and before.command == message.raw):  # else a newer version took its place
+                await self._attempt(command, message, before)
+        finally:
+            self._waiting.ended(command.flow, command.source)
+
+    async def _attempt(self, command: Command, message: Delivered, before: StandingRecord | None) -> None:
+        """Carries a command out, or parks it where a brake is open."""
+        assert command.flow and command.source
+        news = self._waiting.news
         lock = f"object|{command.target_entity}|{command.source.connection}|{command.source.id}"
         async with self._room, self._locks.hold([lock]):
-            with tallied() as tally:
-                end = await self._carry_out(command, message.raw, before)
-        end.calls = tally.calls
-        before = self.state.standing(command.flow, command.source)  # the end of an older write may have changed it
+            passage = self.brakes.enter(command.flow, self._clock.now())
+            if passage.held_by is None:
+                with tallied() as tally:
+                    end = await self._carry_out(command, message.raw, before)
+                end.calls = tally.calls
+                end = self._judged(command, end, passage)
+            else:
+                reason = passage.held_by.record.reason or ""
+                end = self._carrier.settled_before(command) or held_back(passage.held_by.cause, reason)
+        if not end.tried and message.offset is None and before is not None and is_held(before) and before.cause == end.cause:
+            self._waiting.remember(before)  # as it stands already
+            return
         await self._settle(command, message, before, end)
-        if end.standing is Standing.WAITING and self._news != news and any(self._is_there(key) for key in end.missing):
+        if end.standing is Standing.WAITING and self._waiting.news != news and any(map(self._waiting.is_there, end.missing)):
             self._retry(command.flow, command.source)  # what it waits for came while it was being parked
+
+    def _judged(self, command: Command, end: Settlement, passage: Passage) -> Settlement:
+        """The end, unless a brake opened meanwhile: then what was refused, and nothing made, is parked like the rest."""
+        assert command.flow and command.source
+        stood = {record.flow: record.open for record in self.brakes.records()}
+        held_by = self.brakes.judge(command.flow, command.source, said_by(command, end), passage, self._clock.now())
+        for record in self.brakes.records():
+            if record.open != stood.get(record.flow, False):
+                self._tell(record)
+        if held_by is None or end.changes or end.external_id:
+            return end
+        if held_by is self.brakes.account:
+            return msgspec.structs.replace(end, retry_after_s=None)
+        return msgspec.structs.replace(held_back(held_by.cause, end.detail or ""), tried=True, calls=end.calls)
+
+    def _tell(self, record: BrakeRecord) -> None:
+        """Says once that writes stand still, and that they go on."""
+        metrics.put("bus_brake_open", record.open, connection=self.connection, flow=record.flow)
+        facts = {"connection": self.connection, "flow": record.flow or None, "reason": record.reason}
+        if record.open:
+            log.error("the brake is open: writes stand still", extra={**facts, "alert": True})
+        else:
+            log.info("the brake is closed: writes go on", extra=facts)
 
     async def _carry_out(self, command: Command, raw: bytes, before: StandingRecord | None) -> Settlement:
         """Every way a record's own step can end, as a settlement; nothing of it may stop the others."""
@@ -237,42 +285,49 @@ class AccountSink:
             raise
         except MissingDependency as missing:
             return self._waits(command, missing, before)
-        except TransientError as error:
-            return self._parks(str(error), Cause.CONNECTION_UNAVAILABLE, before, error.retry_after_s)
-        except CredentialError as error:
-            return self._parks(str(error), Cause.CREDENTIAL, before, CREDENTIAL_RETRY_S)
-        except StreamError as error:
-            return self._parks(str(error), Cause.CONNECTION_UNAVAILABLE, before, None)
-        except WriteConflict as error:
-            return self._parks(str(error), Cause.WRITE_CONFLICT, before, None)
-        except RecordError as error:
-            return refused(error)
         except Exception as error:
+            if (parking := parking_of(error)) is not None:
+                return self._parks(error, *parking, before)
+            if isinstance(error, RecordError):
+                return refused(error)
             log.exception("a bug stopped one record", extra={"connection": self.connection, "flow": command.flow, "cause": "BUG"})
-            return self._parks(f"{type(error).__name__}: see the log", Cause.BUG, before, BUG_RETRY_S)
+            return self._parks(RecordError(f"{type(error).__name__}: see the log"), Cause.BUG, "record", before)
         raise AssertionError("unreachable")
 
-    def _parks(self, detail: str, cause: Cause, before: StandingRecord | None, retry_after_s: float | None) -> Settlement:
-        attempts = before.attempts if before is not None and before.standing is Standing.PARKED else 0
-        delay = retry_after_s if retry_after_s is not None else wait_s(attempts + 1)
-        return Settlement(standing=Standing.PARKED, outcome=Outcome.PARKED, cause=cause, detail=detail, retry_after_s=delay)
+    def _parks(self, error: Exception, cause: Cause, failed: Blame, before: StandingRecord | None) -> Settlement:
+        """Waits as the cause deserves, or is dead when patience is over."""
+        attempts = before.attempts if before is not None and before.standing is Standing.PARKED and before.cause is cause else 0
+        asked_s = error.retry_after_s if isinstance(error, TransientError) else None
+        wait_s = next_wait_s(cause, attempts + 1, asked_s)
+        if wait_s is None:
+            return refused(RecordError(str(error), cause=cause))
+        return Settlement(
+            standing=Standing.PARKED,
+            outcome=Outcome.PARKED,
+            cause=cause,
+            detail=str(error),
+            retry_after_s=wait_s,
+            asked_s=asked_s,
+            failed=failed,
+        )
 
     def _waits(self, command: Command, missing: MissingDependency, before: StandingRecord | None) -> Settlement:
         """Waits for what it names, until its patience (from the first parking) ends."""
         policy = decode_policy(command.policy or b"{}")
         patience = timedelta(seconds=max(policy.product.patience_s, policy.customer.patience_s))
-        first = before.parked_at if before is not None and before.seq == command.seq and before.parked_at else self._clock.now()
-        if missing.cause is not Cause.BACKFILL_INCOMPLETE and self._clock.now() - first >= patience:
-            return refused(missing)
-        return Settlement(
+        end = Settlement(
             standing=Standing.WAITING,
             outcome=Outcome.PARKED,
             cause=missing.cause,
             detail=str(missing),
             hint=missing.hint,
             missing=missing.missing,
-            retry_after_s=wait_s((before.attempts if before else 0) + 1, longest_s=3_600),
+            retry_after_s=next_wait_s(missing.cause, (before.attempts if before else 0) + 1),
         )
+        now = self._clock.now()
+        since = waited_since(end, before, now) if before is not None and before.seq == command.seq else now
+        is_over = missing.cause is not Cause.BACKFILL_INCOMPLETE and now - since >= patience
+        return refused(missing) if is_over else end
 
     async def _settle(self, command: Command, message: Delivered, before: StandingRecord | None, end: Settlement) -> None:
         """Outcome, link, object, standing, result, dead letter and offset in one transaction (law 5)."""
@@ -289,11 +344,11 @@ class AccountSink:
         if end.outcome in (Outcome.CREATED, Outcome.UPDATED):
             took_s = (self._clock.now() - command.made_at).total_seconds()
             metrics.observe("bus_write_seconds", took_s, connection=self.connection, entity=command.target_entity or "")
-        self._remember(standing)
+        self._waiting.remember(standing)
         if end.external_id and end.outcome in (Outcome.CREATED, Outcome.LINKED, Outcome.UPDATED):
             assert command.source
-            self._released_by(command.target_entity or "", end.external_id)
-            self._release(f"{command.target_entity}|source:{command.source.connection}:{command.source.id}")
+            self._waiting.released_by(command.target_entity or "", end.external_id)
+            self._waiting.release(f"{command.target_entity}|source:{command.source.connection}:{command.source.id}")
 
     async def _written_down(
         self, command: Command, message: Delivered, before: StandingRecord | None, end: Settlement
@@ -306,13 +361,21 @@ class AccountSink:
         is_told = is_new_letter(command, end, before)
         if is_told:
             outgoing.append(dead_letter(self.connection, command, end, now))
-        changes = [*end.changes, (key, record), *self._spent(now)]
+        changes = [*end.changes, (key, record), *self._braked(), *self._spent(now)]
         await self._ledger.commit(Entry(state=self.state, changes=changes, outgoing=outgoing, settles=message.offset))
         if is_told and end.stage == "sink":  # the processors count their own
             cause = str(end.cause or Cause.UNKNOWN)
             metrics.count("bus_dead_letters_total", stage=end.stage, connection=self.connection, cause=cause)
         assert record is not None and record.standing is not None
         return record.standing
+
+    def _braked(self) -> list[Change]:
+        """Brakes that do not stand as the state has it."""
+        return [
+            (brake_key(self.connection, record.flow), StateRecord(connection=self.connection, brake=record))
+            for record in self.brakes.records()
+            if self.state.brakes.get(record.flow, BrakeRecord(flow=record.flow, open=False)) != record
+        ]
 
     def _spent(self, now: datetime) -> list[Change]:
         """What the day's limits have been used, where it changed: the next owner goes on from there (law 13)."""
@@ -355,7 +418,7 @@ class AccountSink:
         change: Change = (object_key(self.connection, entity, external_id), StateRecord(connection=self.connection, object=seen))
         await self._ledger.commit(Entry(state=self.state, changes=[change], settles=message.offset))
         self._carrier.forget(external_id)
-        self._released_by(entity, external_id)
+        self._waiting.released_by(entity, external_id)
 
     async def _link(self, command: Command, message: Delivered) -> None:
         """A peer joined one of its objects with one of ours: accepted, or marked CONFLICT where we know otherwise."""
@@ -374,7 +437,7 @@ class AccountSink:
             key = link_key(self.connection, entity, source, facet)
             log.warning("two accounts link one pair differently", extra={"connection": self.connection, "entity": entity})
         await self._ledger.commit(Entry(state=self.state, changes=[(key, record)], settles=message.offset))
-        self._released_by(entity, external_id)
+        self._waiting.released_by(entity, external_id)
 
     async def _backfilled(self, command: Command, message: Delivered) -> None:
         """All objects of an entity are known: creates may begin."""
@@ -383,48 +446,14 @@ class AccountSink:
         await self._ledger.commit(
             Entry(state=self.state, changes=[(backfill_key(self.connection, entity), record)], settles=message.offset)
         )
-        self._release(f"backfill|{entity}")
+        self._waiting.release(f"backfill|{entity}")
 
     # --- waiting -------------------------------------------------------------------------------------------------------------
 
-    def _remember(self, standing: StandingRecord) -> None:
-        if standing.standing not in (Standing.PARKED, Standing.WAITING):
-            return
-        if standing.retry_at is not None:
-            self._pushed += 1
-            heapq.heappush(self._due, (standing.retry_at, self._pushed, standing.flow, standing.source))
-        for key in standing.missing:
-            self._waiting[key][standing.flow, standing.source] = None
-
-    def _released_by(self, entity: str, external_id: str) -> None:
-        known = self.state.object(entity, external_id)
-        for key in (*(known.match_keys if known else ()), f"id:{external_id}"):
-            self._release(f"{entity}|{key}")
-
-    def _is_there(self, key: str) -> bool:
-        entity, match_key = key.split("|", 1)
-        if entity == "backfill":
-            return match_key in self.state.backfilled
-        kind, _, rest = match_key.partition(":")
-        if kind == "source":
-            connection, _, source_id = rest.partition(":")
-            return self.state.link(entity, ObjectRef(connection=connection, entity=entity, id=source_id)) is not None
-        return bool(self.state.candidates(entity, match_key))
-
-    def _release(self, key: str) -> None:
-        self._news += 1
-        for flow, source in self._waiting.pop(key, ()):
-            self._retry(flow, source)
-
-    def _release_due(self) -> None:
-        now = self._clock.now()
-        while self._due and self._due[0][0] <= now:
-            retry_at, _, flow, source = heapq.heappop(self._due)
-            standing = self.state.standing(flow, source)
-            if standing is not None and standing.retry_at == retry_at:
-                self._retry(flow, source)
-
-    def _retry(self, flow: str, source: ObjectRef) -> None:
+    def _retry(self, flow: str, source: ObjectRef) -> bool:
+        """Tries what is parked again; False when nothing waits there."""
         standing = self.state.standing(flow, source)
-        if standing is not None and standing.command is not None and standing.standing in (Standing.PARKED, Standing.WAITING):
-            self._enqueue(Delivered(raw=standing.command, offset=None))
+        if standing is None or standing.command is None or standing.standing not in (Standing.PARKED, Standing.WAITING):
+            return False
+        self._enqueue(Delivered(raw=standing.command, offset=None))
+        return True

@@ -9,8 +9,8 @@ from bus.core.errors import RecordError, WriteRejected
 from schemas.system import Action, Cause, Command, IntentRecord, IntentState, LinkRecord, LinkState, Outcome, Standing
 from services.sinks.beginnings import Beginnings
 from services.sinks.debtors import Debtors
-from services.sinks.desired import facet_of_type
-from services.sinks.documents import Documents
+from services.sinks.desired import facet_of_type, value_of
+from services.sinks.documents import Documents, written_earlier
 from services.sinks.making import Maker, gone
 from services.sinks.masters import Masters
 from services.sinks.matching import Matcher
@@ -55,6 +55,17 @@ class Carrier:
         if task.entity in topics.DOCUMENTS:
             return await self._documents.settle(task, link)
         return await self._masters.settle(task, link)
+
+    def settled_before(self, command: Command) -> Settlement | None:
+        """How a later version of a document that was written ends: no call is needed for it, so no brake concerns it."""
+        if command.target_entity not in topics.DOCUMENTS or command.action not in (Action.CREATE, Action.UPSERT):
+            return None
+        assert command.source and command.target_entity
+        link = self._state.link(command.target_entity, command.source, facet_of_type(value_of(command, "type")))
+        if link is None or link.state is not LinkState.ACTIVE or self._documents.must_be_proven(command, link):
+            return None
+        kept = self._documents.stands(command, link)
+        return written_earlier(link, kept) if kept is not None else None
 
     def facet(self, entity: str, currency: str | None) -> str | None:
         """The facet of a link that a peer tells of."""

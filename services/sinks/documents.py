@@ -15,6 +15,9 @@ from services.sinks.references import Products
 from services.sinks.settlement import Settlement, link_changes, peer_link, proof_of_totals
 from services.sinks.task import Document, Target, Task
 
+MADE_WRONG = (Cause.TOTALS_MISMATCH, Cause.WRITE_REJECTED)
+"""Causes of a document that was made and is not as it must be: its totals differ, or a later step of its write was refused."""
+
 
 class Documents:
     """Carries out commands for documents of one account."""
@@ -33,10 +36,9 @@ class Documents:
         assert isinstance(document, Document)
         if link is not None:
             kept = self.stands(task.command, link)
-            is_wrong = kept is not None and kept.standing is Standing.DEAD
-            if task.command.repair or (is_wrong and task.command.request is not None):
+            if self.must_be_proven(task.command, link):
                 return await self._prove_again(task, document, link, kept)
-            return _written_earlier(link, kept)
+            return written_earlier(link, kept)
         ids = await self._references(task, document)
         is_new = not self._target.is_open(task.entity, task.source, task.facet)
         if is_new and (skipped := await self._existing(task, document, ids)) is not None:
@@ -55,8 +57,15 @@ class Documents:
         before = self._state.standing(command.flow, command.source)
         if before is None or before.external_id != link.external_id:
             return None
-        is_wrong = before.standing is Standing.DEAD and before.cause is Cause.TOTALS_MISMATCH
+        is_wrong = before.standing is Standing.DEAD and before.cause in MADE_WRONG
         return before if is_wrong or before.standing is Standing.WRITTEN else None
+
+    def must_be_proven(self, command: Command, link: LinkRecord) -> bool:
+        """Whether a document that is there must be read back: for a repair, and when a wrong one is asked for again."""
+        assert command.flow and command.source
+        before = self._state.standing(command.flow, command.source)
+        is_right = before is None or before.standing is Standing.WRITTEN or before.external_id != link.external_id
+        return command.repair or (command.request is not None and not is_right)
 
     # --- parts -------------------------------------------------------------------------------------------------------------
 
@@ -91,7 +100,7 @@ class Documents:
         record = await self._connector.fetch(task.entity, link.external_id)
         if record is None or record.deleted:
             return self._maker.retired(task, link)
-        end = _written_earlier(link, kept)
+        end = written_earlier(link, kept)
         self._prove(end, document, record)
         if end.standing is Standing.DEAD:
             end.outcome = Outcome.DEAD
@@ -139,7 +148,8 @@ class Documents:
         return None
 
 
-def _written_earlier(link: LinkRecord, kept: StandingRecord | None) -> Settlement:
+def written_earlier(link: LinkRecord, kept: StandingRecord | None) -> Settlement:
+    """How a command for a document ends that is there already."""
     return Settlement(
         standing=Standing.WRITTEN,
         outcome=Outcome.SKIPPED,

@@ -15,6 +15,7 @@ from bus.runtime.deadletters import HINTS, ORIGINAL_BYTES_MAX
 from bus.runtime.state import link_key, object_key, standing_key
 from schemas import canon
 from schemas.system import (
+    Action,
     Cause,
     Command,
     CommandKind,
@@ -30,7 +31,11 @@ from schemas.system import (
     StandingRecord,
     StateRecord,
 )
+from services.sinks.brake import Said, Verdict
 from services.sinks.ledger import Change
+from services.sinks.patience import Blame
+from services.sinks.waiting import is_held
+from services.sinks.writing import Incomplete
 
 Published = tuple[str, int | None, str, msgspec.Struct]
 
@@ -60,6 +65,30 @@ class Settlement(msgspec.Struct, kw_only=True):
     """What stood before and stands still, for a version that changes nothing of it (a document is written once)."""
     stage: str = "sink"
     """Who found a record unfit, for its dead letter."""
+    failed: Blame = "nothing"
+    """What an attempt that is parked speaks against; a dead one speaks against its record."""
+    asked_s: float | None = None
+    """How long the vendor, or our budget for it, wants to be left alone."""
+    tried: bool = True
+    """Whether this was an attempt: what an open brake parks was not."""
+
+
+def said_by(command: Command, end: Settlement) -> Said:
+    """What an end says about its flow and about the account, for the brakes."""
+    is_bad = end.standing is Standing.DEAD or end.failed == "record"
+    is_untried = end.failed == "account" or end.standing is Standing.WAITING or command.action is Action.NONE
+    return Said(
+        flow=Verdict.BAD if is_bad else Verdict.NEITHER if is_untried or end.standing is Standing.PARKED else Verdict.GOOD,
+        account=Verdict.BAD if end.failed == "account" else Verdict.GOOD if end.calls else Verdict.NEITHER,
+        cause=end.cause,
+        detail=end.detail or "",
+        wait_s=end.asked_s,
+    )
+
+
+def held_back(cause: Cause, detail: str) -> Settlement:
+    """A command that an open brake parks: nothing is lost, and no next attempt is set."""
+    return Settlement(standing=Standing.PARKED, outcome=Outcome.PARKED, cause=cause, detail=detail, tried=False)
 
 
 def is_stale(command: Command, before: StandingRecord | None) -> bool:
@@ -95,6 +124,7 @@ def standing_change(
         return key, StateRecord(connection=connection, standing=stays)
     waits = end.standing in (Standing.PARKED, Standing.WAITING)
     again = before is not None and before.seq == command.seq and before.standing in (Standing.PARKED, Standing.WAITING)
+    counts_on = again and (not end.tried or not waits or (before is not None and before.cause == end.cause))
     record = StandingRecord(
         flow=command.flow,
         source=command.source,
@@ -105,8 +135,8 @@ def standing_change(
         cause=end.cause,
         detail=end.detail,
         missing=list(end.missing),
-        attempts=(before.attempts if before and again else 0) + 1,
-        parked_at=(before.parked_at if before and again else now) if waits else None,
+        attempts=(before.attempts if before and counts_on else 0) + end.tried,
+        parked_at=(waited_since(end, before, now) if again else now) if waits else None,
         retry_at=retry_at,
         command=raw if waits else None,
         applied=dict(end.applied) if end.applied is not None else dict(before.applied) if before else {},
@@ -115,6 +145,13 @@ def standing_change(
         settled_at=now,
     )
     return key, StateRecord(connection=connection, standing=record)
+
+
+def waited_since(end: Settlement, before: StandingRecord | None, now: datetime) -> datetime:
+    """Since when a command waits. Patience for another object does not begin behind an open brake."""
+    if before is None or before.parked_at is None or (is_held(before) and end.standing is Standing.WAITING):
+        return now
+    return before.parked_at
 
 
 def result_record(connection: str, command: Command, end: Settlement, now: datetime) -> Published:
@@ -166,8 +203,15 @@ def dead_letter(connection: str, command: Command, end: Settlement, now: datetim
 
 
 def refused(error: RecordError) -> Settlement:
-    """A record that cannot go on."""
-    return Settlement(standing=Standing.DEAD, outcome=Outcome.DEAD, cause=error.cause, detail=str(error), hint=error.hint)
+    """A record that cannot go on; what was made of it before it was refused is named."""
+    return Settlement(
+        standing=Standing.DEAD,
+        outcome=Outcome.DEAD,
+        cause=error.cause,
+        detail=str(error),
+        hint=error.hint,
+        external_id=error.external_id if isinstance(error, Incomplete) else None,
+    )
 
 
 def unwritable(error: Exception) -> RecordError:

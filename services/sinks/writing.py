@@ -19,6 +19,7 @@ from bus.core.errors import (
     RateLimited,
     StreamError,
     TransientError,
+    WriteConflict,
     WriteRejected,
 )
 from bus.core.identity import Hasher, create_key
@@ -142,6 +143,9 @@ class Writer:
             raise
         except (CredentialError, StreamError):
             await self._unsent(intent, index)  # the vendor turned the call away before it looked at it
+            raise
+        except WriteConflict:
+            await self._unsent(intent, index)  # it did not happen: what is planned next rests on what is read then
             raise
 
     async def _ended(self, intent: IntentRecord) -> None:

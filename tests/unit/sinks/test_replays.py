@@ -6,32 +6,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from bus.core import topics
 from bus.core.errors import RecordError, WriteRejected
 from bus.core.policy import WritePolicy
 from bus.runtime.deadletters import HINTS
 from schemas import canon
 from schemas.system import Action, Cause, Outcome, Standing
 from tests.fakes import company, order
-from tests.unit.sinks.world import World, standing_of
-
-ORDER: dict[str, Any] = {"entity": "sales_order", "source_entity": "sales_invoice", "source_id": "Invoice:1"}
-
-
-def letters(world: World) -> list[Any]:
-    return [world.codec.decode("", record.value) for record in world.log.topic(topics.DEAD_LETTERS)]
-
-
-def results(world: World) -> list[Any]:
-    return [world.codec.decode("", record.value) for record in world.log.topic(topics.RESULTS)]
-
-
-async def written_order(world: World, total: str = "121.00") -> bytes:
-    world.backfilled()
-    world.observe("product", world.vendor.put("product", canon.Product(sku="A-1", kind=canon.ProductKind.SIMPLE)))
-    raw = world.command(order(total=total), action=Action.CREATE, **ORDER)
-    await world.live()
-    return raw
+from tests.unit.sinks.world import ORDER, World, letters, results, standing_of, written_order
 
 
 async def test_what_is_settled_already_is_stale_unless_somebody_asked_for_it() -> None:

@@ -12,9 +12,22 @@ from bus.core.identity import Entity, Hasher, command_id, event_id
 from bus.core.policy import WritePolicy, encode_policy
 from bus.kit.client import _TALLY
 from bus.kit.connector import Found, Match, RawRecord, Step, StepResult, Write
+from bus.runtime.publisher import Outgoing
 from bus.runtime.state import AccountState
+from schemas import canon
 from schemas.canon import EventMeta, Operation
-from schemas.system import Action, Command, CommandKind, ObjectRef, ObjectState, Outcome, Resolved, Standing, ValueKind
+from schemas.system import (
+    Action,
+    Command,
+    CommandKind,
+    ObjectRef,
+    ObjectState,
+    Outcome,
+    Resolved,
+    Standing,
+    StateRecord,
+    ValueKind,
+)
 from services.pollers.publishing import EVENT_TYPES
 from services.sinks.account import AccountSink, Delivered
 from services.sinks.carrying import Carrier
@@ -22,10 +35,11 @@ from services.sinks.ledger import Ledger
 from services.sinks.locks import KeyLocks
 from services.sinks.pictures import Pictures
 from services.sinks.task import Target
-from tests.fakes import Deaths, FakeCodec, FakeConnector, FakeLog, FakePictures, FakePrivacy, FakeVendor, Killed
+from tests.fakes import Deaths, FakeCodec, FakeConnector, FakeLog, FakePictures, FakePrivacy, FakeVendor, Killed, order
 
 TARGET = "target"
 PEER = "shop"
+ORDER: dict[str, Any] = {"entity": "sales_order", "source_entity": "sales_invoice", "source_id": "Invoice:1"}
 
 
 class CountedConnector(FakeConnector):
@@ -196,8 +210,12 @@ class World:
             state.apply(record.key, self.codec.decode(topics.STATE, record.value) if record.value else None)
         return state
 
-    async def live(self, rounds: int = 200) -> AccountState:
-        """Runs one life of the process until nothing is left to do, or until it dies."""
+    async def tell_state(self, key: str, record: StateRecord) -> None:
+        """A record of `bus.state` that an earlier owner committed."""
+        await self.log.commit([Outgoing(topic=topics.STATE, partition=0, key=key, value=self.codec.encode(topics.STATE, record))])
+
+    async def live(self, rounds: int = 200, *, idle: int = 0, step_s: float = 30) -> AccountState:
+        """Runs one life of the process until nothing is left to do and `idle` rounds more, or until it dies."""
         state = self.restored()
         ledger = Ledger(0, self.log, self.codec)
         locks = KeyLocks()
@@ -224,6 +242,7 @@ class World:
             on_outcome=lambda flow, connection, outcome: self.outcomes.append((flow, outcome)),
             used_today=lambda: self.used_today,
         )
+        self.sink = sink
         sink.restore()
         sink._release_due()
         writer = asyncio.create_task(ledger.run())
@@ -239,9 +258,11 @@ class World:
                 if sink._failed is not None:
                     raise sink._failed
                 if not sink._lanes and not self._due(state):
-                    return state
+                    if idle == 0:
+                        return state
+                    idle -= 1
                 if not sink._lanes:
-                    self.clock.advance(30)
+                    self.clock.advance(step_s)
                     sink._release_due()
             raise AssertionError(f"not quiet: {list(state.parked())}")
         finally:
@@ -250,8 +271,8 @@ class World:
             await asyncio.gather(writer, *sink._tasks, return_exceptions=True)
 
     def _due(self, state: AccountState) -> bool:
-        """Waiting for a dependency is quiet; parked with a next attempt is not."""
-        return any(record.standing is Standing.PARKED for record in state.parked())
+        """Waiting for a dependency or behind a brake is quiet; parked with a next attempt is not."""
+        return any(record.standing is Standing.PARKED and record.retry_at is not None for record in state.parked())
 
     async def survive(self) -> AccountState:
         """Lives until a life ends well; a death is followed by a new owner."""
@@ -266,3 +287,19 @@ def standing_of(state: AccountState, source_id: str = "61", entity: str = "custo
     record = state.standing(flow, ObjectRef(connection=PEER, entity=entity, id=source_id))
     assert record is not None
     return record
+
+
+def letters(world: World) -> list[Any]:
+    return [world.codec.decode("", record.value) for record in world.log.topic(topics.DEAD_LETTERS)]
+
+
+def results(world: World) -> list[Any]:
+    return [world.codec.decode("", record.value) for record in world.log.topic(topics.RESULTS)]
+
+
+async def written_order(world: World, total: str = "121.00") -> bytes:
+    world.backfilled()
+    world.observe("product", world.vendor.put("product", canon.Product(sku="A-1", kind=canon.ProductKind.SIMPLE)))
+    raw = world.command(order(total=total), action=Action.CREATE, **ORDER)
+    await world.live()
+    return raw
