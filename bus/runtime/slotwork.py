@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 from bus.core import topics
 from bus.core.errors import TransientError
@@ -19,6 +19,8 @@ from bus.runtime.slots import SlotOwnership
 log = logging.getLogger(__name__)
 
 AGAIN_S = 2.0
+DRAIN_S = 10.0
+"""How long work may take to end what is under way before it is cancelled; below the hand-over's own limit."""
 
 
 class OwnershipLost(TransientError):
@@ -38,6 +40,15 @@ class Work(Protocol):
 
     async def close(self) -> None:
         """Lets everything go."""
+        ...
+
+
+@runtime_checkable
+class Drained(Protocol):
+    """Work that can end gracefully."""
+
+    async def drain(self) -> None:
+        """Begins nothing more, and returns when what is under way is done and committed. `run` goes on meanwhile."""
         ...
 
 
@@ -112,14 +123,25 @@ class SlotWorker(Generic[Around]):
         task.add_done_callback(lambda ended: self._ended(slot, ended))
 
     async def _lost(self, slot: int) -> None:
-        task = self._tasks.pop(slot, None)
+        """Hands a slot over: what is under way ends, within bounds; then everything is let go."""
+        task, work = self._tasks.pop(slot, None), self._works.pop(slot, None)
+        if task is not None and not task.done() and isinstance(work, Drained):
+            await self._drain(slot, work)
         if task is not None:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError, Exception):
                 await task
-        work = self._works.pop(slot, None)
         if work is not None:
             await work.close()
+
+    async def _drain(self, slot: int, work: Drained) -> None:
+        try:
+            async with asyncio.timeout(DRAIN_S):
+                await work.drain()
+        except TimeoutError:
+            log.warning("what is under way did not end in %s s: the next owner resolves it", DRAIN_S, extra={"slot": slot})
+        except Exception:
+            log.exception("a drain failed; the slot is handed over all the same", extra={"slot": slot})
 
     def _ended(self, slot: int, task: asyncio.Task[None]) -> None:
         """Fenced or unclear: take over again if the slot is still ours. Anything else is a bug and ends the process."""

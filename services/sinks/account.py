@@ -22,6 +22,7 @@ from bus.core.errors import (
     WriteConflict,
 )
 from bus.core.policy import decode_policy
+from bus.kit.budget import priority
 from bus.kit.client import tallied
 from bus.runtime import metrics
 from bus.runtime.codec import Codec
@@ -48,6 +49,7 @@ from services.sinks.carrying import Carrier
 from services.sinks.ledger import Change, Entry, Ledger
 from services.sinks.locks import KeyLocks
 from services.sinks.patience import Blame, next_wait_s, parking_of
+from services.sinks.room import Room, rank_of
 from services.sinks.settlement import (
     Settlement,
     bare,
@@ -115,7 +117,8 @@ class AccountSink:
         self._used_today = used_today
         self._lanes: dict[Lane, deque[Delivered]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._room = asyncio.Semaphore(PARALLEL_OBJECTS_MAX)
+        self._room = Room(PARALLEL_OBJECTS_MAX)
+        self._is_draining = False
         self._failed: BaseException | None = None
         self.brakes = Brakes(state.brakes)
         self._waiting = Waiting(state, clock, self.brakes, self._retry)
@@ -136,6 +139,8 @@ class AccountSink:
     def deliver(self, message: Delivered) -> None:
         """Takes a command in offset order."""
         assert message.offset is not None
+        if self._is_draining:
+            return
         self._ledger.offsets(self.state).taken(message.offset)
         self._enqueue(message)
 
@@ -162,7 +167,7 @@ class AccountSink:
     async def _run_lane(self, lane: Lane) -> None:
         queue = self._lanes[lane]
         try:
-            while queue:
+            while queue and not self._is_draining:
                 await self._one(queue[0])
                 queue.popleft()
         except OwnershipLost:
@@ -190,8 +195,15 @@ class AccountSink:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    async def drain(self) -> None:
+        """Begins nothing more and returns when what is under way has ended and is committed. The caller bounds the time."""
+        self._is_draining = True
+        while self._tasks:
+            await asyncio.wait(list(self._tasks))
+
     def _release_due(self) -> None:
-        self._waiting.release_due()
+        if not self._is_draining:
+            self._waiting.release_due()
 
     # --- one command ---------------------------------------------------------------------------------------------------------
 
@@ -232,9 +244,13 @@ class AccountSink:
         assert command.flow and command.source
         news = self._waiting.news
         lock = f"object|{command.target_entity}|{command.source.connection}|{command.source.id}"
-        async with self._room, self._locks.hold([lock]):
+        rank = rank_of(command.target_entity)
+        async with self._room.hold(rank), self._locks.hold([lock]):
+            if self._is_draining:
+                return  # nothing of it has begun: the next owner takes it up
             passage = self.brakes.enter(command.flow, self._clock.now())
             if passage.held_by is None:
+                priority.set(rank)
                 with tallied() as tally:
                     end = await self._carry_out(command, message.raw, before)
                 end.calls = tally.calls

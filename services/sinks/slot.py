@@ -52,6 +52,7 @@ class SinkSlot:
         """Accounts not read further, and where their reading goes on."""
         self._known: dict[str, AccountState] = {}
         self._open: list[OpenConnection] = []
+        self._is_draining = False
 
     async def take_over(self) -> None:
         """Steps: 1 fence the old owner; 2 read its state to the end it had then; 3 know what each account waits for."""
@@ -82,6 +83,11 @@ class SinkSlot:
             for connection in self._env.connections_of(self.slot):
                 tasks.create_task(self._account(connection.name), name=connection.name)
 
+    async def drain(self) -> None:
+        """Takes no more commands; what is under way ends and is committed."""
+        self._is_draining = True
+        await asyncio.gather(*(sink.drain() for sink in self.accounts.values()))
+
     async def close(self) -> None:
         """Lets readers, connectors and the producer go."""
         for opened in self._open:
@@ -102,6 +108,8 @@ class SinkSlot:
         account = await self._checked(name, opened)
         if account is None:
             await asyncio.Event().wait()  # the reason is in the log and in the metric: a new configuration starts anew
+            return
+        if self._is_draining:
             return
         state = self._known[name]
         for budget in state.budgets.values():
@@ -182,7 +190,7 @@ class SinkSlot:
 
     async def _intake(self) -> None:
         """Hands commands to the accounts in offset order; an account with too much in hand is not read further."""
-        while True:
+        while not self._is_draining:
             try:
                 batch = await self._reader.take(500, 0.2) if self._reader.positions else []
             except OffsetLost as error:
