@@ -51,6 +51,11 @@ def offset_key(connection: str) -> str:
     return topics.key("offset", connection)
 
 
+def requests_key(connection: str) -> str:
+    """Key of the offset record of `bus.requests`: where the account's sink goes on reading what operators ask."""
+    return topics.key("requests", connection)
+
+
 def backfill_key(connection: str, entity: str) -> str:
     """Key of a back-fill record."""
     return topics.key("backfill", connection, entity)
@@ -72,6 +77,8 @@ class AccountState:
     def __init__(self, connection: str) -> None:
         self.connection = connection
         self.offset: int | None = None
+        self.requests: int | None = None
+        """Next offset of `bus.requests`; None: nothing was asked of this account yet."""
         self.backfilled: set[str] = set()
         self.budgets: dict[str, BudgetRecord] = {}
         """Calls of a day, by limit."""
@@ -154,7 +161,10 @@ class AccountState:
         elif record.standing is not None:
             self._put_standing(record.standing)
         elif record.offset is not None:
-            self.offset = record.offset.offset
+            if parts[0] == "requests":
+                self.requests = record.offset.offset
+            else:
+                self.offset = record.offset.offset
         elif record.budget is not None:
             self.budgets[record.budget.limit] = record.budget
         elif record.brake is not None:

@@ -272,14 +272,14 @@ class AccountSink:
         held_by = self.brakes.judge(command.flow, command.source, said_by(command, end), passage, self._clock.now())
         for record in self.brakes.records():
             if record.open != stood.get(record.flow, False):
-                self._tell(record)
+                self.tell_brake(record)
         if held_by is None or end.changes or end.external_id:
             return end
         if held_by is self.brakes.account:
             return msgspec.structs.replace(end, retry_after_s=None)
         return msgspec.structs.replace(held_back(held_by.cause, end.detail or ""), tried=True, calls=end.calls)
 
-    def _tell(self, record: BrakeRecord) -> None:
+    def tell_brake(self, record: BrakeRecord) -> None:
         """Says once that writes stand still, and that they go on."""
         metrics.put("bus_brake_open", record.open, connection=self.connection, flow=record.flow)
         facts = {"connection": self.connection, "flow": record.flow or None, "reason": record.reason}
@@ -377,7 +377,7 @@ class AccountSink:
         is_told = is_new_letter(command, end, before)
         if is_told:
             outgoing.append(dead_letter(self.connection, command, end, now))
-        changes = [*end.changes, (key, record), *self._braked(), *self._spent(now)]
+        changes = [*end.changes, (key, record), *self.brake_changes(), *self._spent(now)]
         await self._ledger.commit(Entry(state=self.state, changes=changes, outgoing=outgoing, settles=message.offset))
         if is_told and end.stage == "sink":  # the processors count their own
             cause = str(end.cause or Cause.UNKNOWN)
@@ -385,7 +385,7 @@ class AccountSink:
         assert record is not None and record.standing is not None
         return record.standing
 
-    def _braked(self) -> list[Change]:
+    def brake_changes(self) -> list[Change]:
         """Brakes that do not stand as the state has it."""
         return [
             (brake_key(self.connection, record.flow), StateRecord(connection=self.connection, brake=record))
@@ -465,6 +465,10 @@ class AccountSink:
         self._waiting.release(f"backfill|{entity}")
 
     # --- waiting -------------------------------------------------------------------------------------------------------------
+
+    def try_again(self, standing: StandingRecord) -> None:
+        """Tries what stands parked now; an open brake still holds it."""
+        self._retry(standing.flow, standing.source)
 
     def _retry(self, flow: str, source: ObjectRef) -> bool:
         """Tries what is parked again; False when nothing waits there."""

@@ -61,11 +61,14 @@ class Documents:
         return before if is_wrong or before.standing is Standing.WRITTEN else None
 
     def must_be_proven(self, command: Command, link: LinkRecord) -> bool:
-        """Whether a document that is there must be read back: for a repair, and when a wrong one is asked for again."""
+        """Whether a document that is there must be read back: for a repair, and when one that is not known
+        to be right is asked for again or was linked by hand."""
         assert command.flow and command.source
         before = self._state.standing(command.flow, command.source)
-        is_right = before is None or before.standing is Standing.WRITTEN or before.external_id != link.external_id
-        return command.repair or (command.request is not None and not is_right)
+        is_ours = before is not None and before.external_id == link.external_id
+        is_right = before is not None and before.standing is Standing.WRITTEN
+        is_asked = command.request is not None and is_ours
+        return command.repair or ((is_asked or link.linked_by is LinkedBy.MANUAL) and not is_right)
 
     # --- parts -------------------------------------------------------------------------------------------------------------
 

@@ -37,6 +37,9 @@ from services.sinks.patience import Blame
 from services.sinks.waiting import is_held
 from services.sinks.writing import Incomplete
 
+DECIDED_BY_HAND = frozenset({Cause.AMBIGUOUS_WRITE, Cause.AMBIGUOUS_MATCH, Cause.LINK_CONFLICT})
+"""Causes that a link by hand ends: such a dead command keeps its bytes, so that it can go on then."""
+
 Published = tuple[str, int | None, str, msgspec.Struct]
 
 
@@ -138,7 +141,7 @@ def standing_change(
         attempts=(before.attempts if before and counts_on else 0) + end.tried,
         parked_at=(waited_since(end, before, now) if again else now) if waits else None,
         retry_at=retry_at,
-        command=raw if waits else None,
+        command=raw if waits or (end.standing is Standing.DEAD and end.cause in DECIDED_BY_HAND) else None,
         applied=dict(end.applied) if end.applied is not None else dict(before.applied) if before else {},
         otherwise=dict(end.otherwise) if end.otherwise is not None else dict(before.otherwise) if before else {},
         external_id=end.external_id or (before.external_id if before else None),

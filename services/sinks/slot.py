@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections import Counter
+from collections import Counter, defaultdict
 from datetime import datetime
 
 from bus.core import topics
@@ -14,16 +14,17 @@ from bus.runtime.connections import OpenConnection
 from bus.runtime.environment import Environment
 from bus.runtime.kafka import OffsetLost
 from bus.runtime.publisher import Publisher
-from bus.runtime.reader import BEGINNING, LogReader
+from bus.runtime.reader import BEGINNING, LogReader, Record
 from bus.runtime.retry import wait_s
 from bus.runtime.state import AccountState
 from bus.runtime.table import PartitionTable
-from schemas.system import Cause, Outcome
+from schemas.system import Cause, Outcome, RequestRecord
 from services.sinks.account import AccountSink, Delivered
 from services.sinks.carrying import Carrier
 from services.sinks.ledger import Ledger
 from services.sinks.locks import KeyLocks
 from services.sinks.pictures import KafkaPictureLog, LoggedPictures
+from services.sinks.requests import Requests
 from services.sinks.task import Target
 
 log = logging.getLogger(__name__)
@@ -46,16 +47,20 @@ class SinkSlot:
         self._table = PartitionTable(environment.settings, f"state-{slot}")
         self._ledger = Ledger(slot, self._publisher, environment.codec)
         self._reader = LogReader(environment.settings, f"outbound-{slot}")
+        self._requests = LogReader(environment.settings, f"sink-requests-{slot}")
         self._pictures = LoggedPictures(KafkaPictureLog(environment.settings))
         self.accounts: dict[str, AccountSink] = {}
         self._held_at: dict[str, int] = {}
         """Accounts not read further, and where their reading goes on."""
         self._known: dict[str, AccountState] = {}
+        self._asked: defaultdict[str, asyncio.Queue[tuple[int, RequestRecord]]] = defaultdict(asyncio.Queue)
+        """Requests by account, for when it is open."""
         self._open: list[OpenConnection] = []
         self._is_draining = False
 
     async def take_over(self) -> None:
-        """Steps: 1 fence the old owner; 2 read its state to the end it had then; 3 know what each account waits for."""
+        """Steps: 1 fence the old owner; 2 read its state to the end it had then; 3 know what each account waits for; 4 requests
+        from their beginning: each account knows which it has carried out."""
         # 1
         await self._publisher.open()
         # 2
@@ -64,6 +69,8 @@ class SinkSlot:
         states = self._states()
         log.info("took over", extra={"slot": self.slot, "records": len(self._table), "connections": sorted(states)})
         self._known = states
+        # 4
+        await self._requests.assign(topics.REQUESTS, {self.slot: BEGINNING})
 
     def _states(self) -> dict[str, AccountState]:
         states = {connection.name: AccountState(connection.name) for connection in self._env.connections_of(self.slot)}
@@ -79,6 +86,7 @@ class SinkSlot:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._ledger.run(), name=f"ledger-{self.slot}")
             tasks.create_task(self._intake(), name=f"intake-{self.slot}")
+            tasks.create_task(self._take_requests(), name=f"requests-{self.slot}")
             tasks.create_task(self._report(), name=f"report-{self.slot}")
             for connection in self._env.connections_of(self.slot):
                 tasks.create_task(self._account(connection.name), name=connection.name)
@@ -95,6 +103,7 @@ class SinkSlot:
                 await opened.close()
         await self._pictures.close()
         await self._reader.close()
+        await self._requests.close()
         await self._table.close()
         await self._publisher.close()
 
@@ -141,7 +150,21 @@ class SinkSlot:
         sink.restore()
         self.accounts[name] = sink
         await self._resume(name)
-        await sink.run()
+        requests = Requests(sink, target, self._ledger, lambda: self._flows_to(name))
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(sink.run(), name=name)
+            tasks.create_task(self._act(name, requests), name=f"requests-{name}")
+
+    def _flows_to(self, name: str) -> list[str]:
+        flows = self._env.config.current.flows
+        return [flow for flow, document in flows.items() if document.get("to", {}).get("connection") == name]
+
+    async def _act(self, name: str, requests: Requests) -> None:
+        """Carries out what is asked of an account, in the order it was asked."""
+        while True:
+            offset, request = await self._asked[name].get()
+            if not self._is_draining:
+                await requests.act(offset, request)
 
     async def _checked(self, name: str, opened: OpenConnection) -> Account | None:
         """Asks who the account is until it answers; None when it must not be served."""
@@ -208,6 +231,35 @@ class SinkSlot:
             await self._hold_back()
             if not batch:
                 await asyncio.sleep(0.05)
+
+    async def _take_requests(self) -> None:
+        """Sorts what operators ask by account; what nobody can read is passed by."""
+        while not self._is_draining:
+            try:
+                batch = await self._requests.take(100, 0.5)
+                for record in batch:
+                    await self._sort(record)
+            except OffsetLost:  # older requests have left the topic: nothing is left to do for them
+                await self._requests.assign(topics.REQUESTS, {self.slot: BEGINNING})
+            except TransientError as error:
+                log.warning("requests wait: %s", error)
+                await asyncio.sleep(1)
+
+    async def _sort(self, record: Record) -> None:
+        """One request to its account; waits while the registry is away."""
+        while record.value is not None:
+            try:
+                request: RequestRecord = await self._env.codec.read(topics.REQUESTS, record.value)
+            except TransientError as error:
+                log.warning("requests wait: %s", error)
+                await asyncio.sleep(1)
+                continue
+            except RecordError as error:
+                log.warning("a request cannot be read: %s", error, extra={"offset": record.offset})
+            else:
+                if request.connection in self._known:
+                    self._asked[request.connection].put_nowait((record.offset, request))
+            return
 
     async def _hold_back(self) -> None:
         for name, sink in self.accounts.items():

@@ -23,6 +23,8 @@ from schemas.system import (
     ObjectRef,
     ObjectState,
     Outcome,
+    RequestKind,
+    RequestRecord,
     Resolved,
     Standing,
     StateRecord,
@@ -34,6 +36,7 @@ from services.sinks.carrying import Carrier
 from services.sinks.ledger import Ledger
 from services.sinks.locks import KeyLocks
 from services.sinks.pictures import Pictures
+from services.sinks.requests import Requests
 from services.sinks.task import Target
 from tests.fakes import Deaths, FakeCodec, FakeConnector, FakeLog, FakePictures, FakePrivacy, FakeVendor, Killed, order
 
@@ -87,6 +90,7 @@ class World:
         self.outcomes: list[tuple[str, Outcome]] = []
         self.used_today: dict[str, int] = {}
         self.versions = 0
+        self.asked: list[RequestRecord] = []
 
     # --- what others put on the outbound topic -------------------------------------------------------------------------------
 
@@ -197,6 +201,12 @@ class World:
         command = self.codec.decode(topics.outbound(TARGET), raw)
         return self._add(msgspec.structs.replace(command, request=request, repair=repair, **changes))
 
+    def ask(self, kind: RequestKind, **args: str) -> None:
+        """What an operator puts on the topic of requests."""
+        self.asked.append(
+            RequestRecord(kind=kind, id=str(len(self.asked)), connection=TARGET, args=args, made_at=self.clock.now())
+        )
+
     def _add(self, command: Command) -> bytes:
         raw = self.codec.encode(topics.outbound(TARGET), command)
         self.outbound.append(raw)
@@ -249,6 +259,8 @@ class World:
         position = state.offset or 0
         for offset in range(position, len(self.outbound)):
             sink.deliver(Delivered(raw=self.outbound[offset], offset=offset))
+        requests = Requests(sink, target, ledger, lambda: ["f", "g"])
+        asking = asyncio.create_task(self._carry_out(requests))
         try:
             for _ in range(rounds):
                 for _ in range(50):
@@ -257,18 +269,24 @@ class World:
                     writer.result()
                 if sink._failed is not None:
                     raise sink._failed
-                if not sink._lanes and not self._due(state):
+                if asking.done():
+                    asking.result()
+                if not sink._lanes and not self._due(state) and asking.done():
                     if idle == 0:
                         return state
                     idle -= 1
-                if not sink._lanes:
+                if not sink._lanes and asking.done():
                     self.clock.advance(step_s)
                     sink._release_due()
             raise AssertionError(f"not quiet: {list(state.parked())}")
         finally:
-            for task in [writer, *sink._tasks]:
+            for task in [writer, asking, *sink._tasks]:
                 task.cancel()
-            await asyncio.gather(writer, *sink._tasks, return_exceptions=True)
+            await asyncio.gather(writer, asking, *sink._tasks, return_exceptions=True)
+
+    async def _carry_out(self, requests: Requests) -> None:
+        for offset, request in enumerate(self.asked):
+            await requests.act(offset, request)
 
     def _due(self, state: AccountState) -> bool:
         """Waiting for a dependency or behind a brake is quiet; parked with a next attempt is not."""
