@@ -261,6 +261,7 @@ class AccountSink:
         if not end.tried and message.offset is None and before is not None and is_held(before) and before.cause == end.cause:
             self._waiting.remember(before)  # as it stands already
             return
+        before = self.state.standing(command.flow, command.source)  # the end of an older write may have changed it
         await self._settle(command, message, before, end)
         if end.standing is Standing.WAITING and self._waiting.news != news and any(map(self._waiting.is_there, end.missing)):
             self._retry(command.flow, command.source)  # what it waits for came while it was being parked
