@@ -94,8 +94,8 @@ class Stream(Facts):
     calls_per_poll: int = 1
     """Calls of a poll that finds nothing: for the forecast."""
     objects_per_call: int | None = None
-    """Whole objects that a call of a full read brings, all that is joined to them included; none: a page of them. For the cost of a
-    comparison."""
+    """Whole objects that a call of a full read brings, all that is joined to them included; none: a page of them. For the cost of
+    a comparison."""
     calls_per_object: int = 1
     """Calls of reading one object by itself, at most."""
     deletes: Literal["feed", "none", "scan"] = "none"

@@ -46,6 +46,7 @@ TABLE: dict[str, Metric] = {
         "histogram", "from the event a poller saw to the committed outcome of its write", ("connection", "entity")
     ),
     "bus_outbound_lag": Metric("gauge", "commands not settled yet, unread ones included", ("connection",)),
+    "bus_commands_lost_total": Metric("counter", "offsets that retention took before they were read", ("connection",)),
     "bus_parked": Metric("gauge", "commands that wait, by cause", ("connection", "cause")),
     "bus_oldest_waiting_seconds": Metric("gauge", "age of the oldest command that waits", ("connection",)),
     "bus_brake_open": Metric("gauge", "1 while writes stand still; an empty flow is the whole account", ("connection", "flow")),

@@ -129,16 +129,22 @@ class LogReader:
         """End offsets of partitions of a topic, the assigned ones if none are named; open transactions included
         (read_uncommitted)."""
         partitions = [partition for name, partition in self.positions if name == topic] if partitions is None else partitions
+        return await self._offsets(topic, partitions, OffsetSpec.latest)
 
+    async def beginnings(self, topic: str, partitions: Sequence[int]) -> dict[int, int]:
+        """The oldest offsets that partitions of a topic still hold."""
+        return await self._offsets(topic, partitions, OffsetSpec.earliest)
+
+    async def _offsets(self, topic: str, partitions: Sequence[int], which: Callable[[], OffsetSpec]) -> dict[int, int]:
         def ask() -> dict[int, int]:
-            places = {TopicPartition(topic, partition): OffsetSpec.latest() for partition in partitions}  # type: ignore[no-untyped-call]
+            places = {TopicPartition(topic, partition): which() for partition in partitions}
             answers = self._admin_client().list_offsets(
                 places, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=kafka.REQUEST_TIMEOUT_S
             )
             try:
                 return {place.partition: answer.result().offset for place, answer in answers.items()}
             except KafkaException as error:
-                raise kafka.translate(error, f"asking the end of {topic}") from error
+                raise kafka.translate(error, f"asking the offsets of {topic}") from error
 
         for _ in range(ASK_TRIES_MAX - 1):
             with contextlib.suppress(Unavailable):

@@ -169,8 +169,9 @@ class AccountState:
             self.budgets[record.budget.limit] = record.budget
         elif record.brake is not None:
             self.brakes[record.brake.flow] = record.brake
-        elif record.backfill is not None and record.backfill.complete:
-            self.backfilled.add(record.backfill.entity)
+        elif record.backfill is not None:
+            known = self.backfilled.add if record.backfill.complete else self.backfilled.discard
+            known(record.backfill.entity)
 
     def _put_intent(self, intent: IntentRecord) -> None:
         key = (intent.entity, intent.source, intent.facet or "")

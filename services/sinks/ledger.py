@@ -51,6 +51,10 @@ class Offsets:
         """Its outcome is in the log, or in the batch being committed."""
         self._open.discard(offset)
 
+    def restart(self, offset: int) -> None:
+        """What lay before is gone; commands already taken are still settled one by one."""
+        self._next = offset
+
     def position(self) -> int:
         """Next offset a new owner must read."""
         return min(self._open, default=self._next)
@@ -68,6 +72,8 @@ class Entry(msgspec.Struct, kw_only=True):
     """(topic, partition, key, record) beside the state: results, dead letters, commands to peers."""
     settles: int | None = None
     """Outbound offset this entry settles."""
+    restarts: int | None = None
+    """Where the account's outbound topic is read from now on, because retention took what lay before."""
 
 
 class Ledger:
@@ -144,6 +150,9 @@ class Ledger:
         for entry, _, _ in batch:
             if entry.settles is not None:
                 settled[entry.state.connection].append(entry.settles)
+            if entry.restarts is not None:
+                self.offsets(entry.state).restart(entry.restarts)
+                settled.setdefault(entry.state.connection, [])
         offset_changes = [self._offset_change(connection, done) for connection, done in settled.items()]
         records += [
             Outgoing(topic=topics.STATE, partition=self._slot, key=key, value=self._codec.encode(topics.STATE, record))

@@ -16,14 +16,17 @@ from bus.runtime.kafka import OffsetLost
 from bus.runtime.publisher import Publisher
 from bus.runtime.reader import BEGINNING, LogReader, Record
 from bus.runtime.retry import wait_s
+from bus.runtime.slotwork import OwnershipLost
 from bus.runtime.state import AccountState
 from bus.runtime.table import PartitionTable
+from bus.runtime.tail import read_all
 from schemas.system import Cause, Outcome, RequestRecord
 from services.sinks.account import AccountSink, Delivered
 from services.sinks.carrying import Carrier
 from services.sinks.ledger import Ledger
 from services.sinks.locks import KeyLocks
 from services.sinks.pictures import KafkaPictureLog, LoggedPictures
+from services.sinks.recovery import Recovery, flows_of, is_lost
 from services.sinks.requests import Requests
 from services.sinks.task import Target
 
@@ -33,7 +36,7 @@ BACKLOG_MAX = 1_000
 """Commands of one account taken and not settled; above it its topic is not read further."""
 BACKLOG_LOW = 200
 LOST_AGAIN_S = 5.0
-"""Between two looks at commands that retention took away."""
+"""Between two tries to come back after retention took commands away."""
 REPORT_EVERY_S = 5.0
 
 
@@ -217,8 +220,8 @@ class SinkSlot:
             try:
                 batch = await self._reader.take(500, 0.2) if self._reader.positions else []
             except OffsetLost as error:
-                log.error("commands were lost to retention: a replay is needed: %s", error)
-                await asyncio.sleep(LOST_AGAIN_S)
+                log.error("commands were lost to retention: %s", error)
+                await self._recover()
                 continue
             except TransientError as error:
                 log.warning("intake waits: %s", error)
@@ -261,6 +264,35 @@ class SinkSlot:
                     self._asked[request.connection].put_nowait((record.offset, request))
             return
 
+    async def _recover(self) -> None:
+        """Finds the accounts whose place is gone, and lets them come back (law 18); again while Kafka is away."""
+        recovery = Recovery(
+            slots=self._env.settings.slots,
+            read_all=lambda topic, wanted: read_all(self._env.settings, self._env.codec, topic, wanted),
+            flows=lambda: flows_of(self._env.config.current),
+            clock=self._env.clock,
+        )
+        for name in list(self.accounts):
+            while True:
+                try:
+                    await self._recover_account(name, recovery)
+                    break
+                except OwnershipLost:
+                    raise
+                except TransientError as error:
+                    log.warning("recovery waits: %s", error, extra={"connection": name})
+                    await asyncio.sleep(LOST_AGAIN_S)
+
+    async def _recover_account(self, name: str, recovery: Recovery) -> None:
+        topic = topics.outbound(name)
+        position = self._reader.positions.get((topic, 0))
+        if position is None:
+            return  # held back: its loss is met when it is read on
+        beginning = (await self._reader.beginnings(topic, [0]))[0]
+        if is_lost(position, beginning, await self._length(topic)):
+            await recovery.recover(self._known[name], self._ledger, position, beginning)
+            await self._reader.assign(topic, {0: beginning})
+
     async def _hold_back(self) -> None:
         for name, sink in self.accounts.items():
             backlog = sink.backlog()
@@ -275,8 +307,8 @@ class SinkSlot:
         await self._reader.unassign(topic, 0)
 
     async def _resume(self, name: str) -> None:
-        offset = self._known[name].offset
-        await self._reader.assign(topics.outbound(name), {0: BEGINNING if offset is None else offset})
+        """From what is settled; from 0 where nothing is: a beginning that has moved since is a loss too (law 18)."""
+        await self._reader.assign(topics.outbound(name), {0: self._known[name].offset or 0})
 
 
 def _stands(connection: str, state: AccountState, now: datetime) -> None:
