@@ -133,6 +133,7 @@ class CursorRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     deletes_unproven_since: datetime | None = None
     scanned_at: datetime | None = None
     absent: list[str] = []
+    deletes_refused: int = 0
     known: dict[str, int] = {}
     known_at: datetime | None = None
     resync: str | None = None

@@ -219,6 +219,11 @@ class FakeConnector:
         ]
         yield Page(records=[record for record in records if record], position={"at": len(records)}, more=False)
 
+    async def ids(self, stream: str) -> AsyncIterator[Mapping[str, Sequence[str]]]:
+        entities = self.manifest.stream(stream).entities
+        for entity in entities:
+            yield {entity: list(self.vendor.objects[entity])}
+
     async def complete(self, records: Sequence[RawRecord]) -> Sequence[RawRecord | Exception]:
         return records
 

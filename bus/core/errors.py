@@ -20,7 +20,8 @@
     │   ├── ApiChanged            an answer has not the promised shape
     │   ├── AccessDenied          scope, rights or licence
     │   ├── CursorInvalid         the vendor no longer knows the position: full read
-    │   └── PageLoop              a page token came twice
+    │   ├── PageLoop              a page token came twice
+    │   └── PageUnmappable        most of a page cannot be mapped: nothing of it is taken
     └── FatalError                clear message, exit
         ├── SettingsError         exit 78
         ├── ManifestError         exit 78
@@ -174,6 +175,10 @@ class CursorInvalid(StreamError):
 
 class PageLoop(StreamError):
     """A page token came twice."""
+
+
+class PageUnmappable(StreamError):
+    """Most records of a page cannot be mapped: the fault is ours or the vendor's, not theirs."""
 
 
 class FatalError(BusError):

@@ -171,6 +171,14 @@ class Connector(Protocol):
         """
         ...
 
+    def ids(self, stream: str) -> AsyncIterator[Mapping[str, Sequence[str]]]:
+        """The ids of all objects of a stream that exist, by entity, in as few calls as the vendor allows; inactive ones too.
+
+        Repeats are harmless, a gap would be taken for a delete: what cannot be read to its end raises. An end without an error
+        says that everything was named that existed all the time in between.
+        """
+        ...
+
     async def complete(self, records: Sequence[RawRecord]) -> Sequence[RawRecord | Exception]:
         """Joins what makes the objects whole, in as few calls as the vendor allows; same length and order as given.
 

@@ -101,6 +101,8 @@ class Stream(Facts):
     deletes: Literal["feed", "none", "scan"] = "none"
     window_days: int | None = None
     """How far back the vendor remembers changes."""
+    scan_s: int = 86_400
+    """Seconds between two comparisons of all ids, where deletes are found by them."""
     page_size_max: int
     overlap: str = ""
     """For people: what is read twice, and why that is enough."""

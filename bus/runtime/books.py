@@ -62,10 +62,12 @@ class StreamBook(msgspec.Struct, kw_only=True):
     backfilled: bool
     polled_at: datetime | None
     deletes_unproven_since: datetime | None = None
-    absent: int = 0
-    """Known objects that the last complete comparison did not find."""
-    deletes_refused: bool = False
-    """Whether they are more than is believed without a person."""
+    deletes_refused: int = 0
+    """Objects missing at the vendor, too many to be taken for deleted without a person's word."""
+    paused: str | None = None
+    """Why the stream stands still."""
+    resync: bool = False
+    """Whether something is read again."""
 
 
 class OpenBrake(msgspec.Struct, kw_only=True):
@@ -161,7 +163,7 @@ class BookReader:
     def _cursors(self, books: Books) -> None:
         for value in self._values[topics.CURSORS].values():
             cursor: CursorRecord = self._codec.decode(topics.CURSORS, value)
-            if cursor.stream == REQUESTS:
+            if cursor.stream == topics.REQUESTS_CURSOR:
                 continue
             books.streams.append(
                 StreamBook(
@@ -170,8 +172,9 @@ class BookReader:
                     backfilled=cursor.backfilled,
                     polled_at=cursor.polled_at,
                     deletes_unproven_since=cursor.deletes_unproven_since,
-                    absent=len(cursor.absent),
-                    deletes_refused=is_refused(cursor),
+                    deletes_refused=cursor.deletes_refused,
+                    paused=cursor.paused,
+                    resync=cursor.resync is not None,
                 )
             )
 

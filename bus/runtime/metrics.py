@@ -35,6 +35,9 @@ TABLE: dict[str, Metric] = {
     "bus_held_objects": Metric("gauge", "objects whose echo cannot be judged yet", ("connection",)),
     "bus_stream_paused": Metric("gauge", "1 when a stream is stopped", ("connection", "stream")),
     "bus_deletes_unproven": Metric("gauge", "1 when a span was read whose deletes nobody can tell", ("connection", "stream")),
+    "bus_deletes_refused": Metric(
+        "gauge", "objects missing at the vendor, too many to be taken for deleted without a person", ("connection", "stream")
+    ),
     "bus_loops_total": Metric("counter", "objects that changed at both ends too often", ("connection", "entity")),
     "bus_events_total": Metric("counter", "canonical events × flows, by action", ("flow", "action")),
     "bus_event_seconds": Metric("histogram", "from the event a poller saw to its command", ("flow",)),

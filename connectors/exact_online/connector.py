@@ -94,6 +94,11 @@ class ExactOnlineConnector:
         self.manifest.stream(stream)
         return self._reader.read(stream, position)
 
+    def ids(self, stream: str) -> AsyncIterator[Mapping[str, Sequence[str]]]:
+        """All ids of a stream. Raises ManifestError for one that is not declared."""
+        self.manifest.stream(stream)
+        return self._reader.ids(stream)
+
     async def complete(self, records: Sequence[RawRecord]) -> Sequence[RawRecord | Exception]:
         """Records are read whole; an order that never became whole is answered by the reason."""
         return [record if record.deleted else (incomplete(record) or record) for record in records]

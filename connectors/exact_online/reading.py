@@ -28,6 +28,7 @@ from schemas.system import Cause
 log = logging.getLogger(__name__)
 
 OBJECTS_PER_PAGE = 200
+GROUPS = "logistics/ItemGroups"
 STANDSTILL_DAYS = 60
 """Length of the log of deletes: after a longer pause they are unproven."""
 AGAIN_TRIES_MAX = 20
@@ -60,6 +61,16 @@ class Reader:
         pages = self._changes if stream == "sales_order" or (before and before.feeds) else self._everything
         async for page in pages(stream, before, place):
             yield page
+
+    async def ids(self, stream: str) -> AsyncIterator[Mapping[str, Sequence[str]]]:
+        """The ids of all objects, a thousand a call: a row that changes meanwhile moves behind the pages that were read."""
+        if stream == "product_category":
+            async for page in self._odata.pages(GROUPS, ("ID",)):
+                yield {stream: [key_of(row, "ID") for row in page]}
+            return
+        feed = FEEDS[stream][0]
+        async for page in self._odata.pages(feed.path, tuple(dict.fromkeys((feed.parent, "Timestamp"))), Cursor().asked):
+            yield {stream: [key_of(row, feed.parent) for row in page]}
 
     def _checked(self, before: Place, moved: str | None) -> Place:
         """Raises CursorInvalid when Timestamps began anew, or deletes of the time between are forgotten."""

@@ -96,10 +96,18 @@ class Api:
                 return None
             raise
 
-    async def query(self, entity: str, conditions: Iterable[str] = (), *, start: int = 1, order: str | None = "Id") -> Rows:
+    async def query(
+        self,
+        entity: str,
+        conditions: Iterable[str] = (),
+        *,
+        start: int = 1,
+        order: str | None = "Id",
+        members: Sequence[str] = ("*",),
+    ) -> Rows:
         """One page of a query, inactive rows included."""
         where = " AND ".join([*conditions, *([BOTH] if entity in NAME_LISTS else [])])
-        statement = f"SELECT * FROM {entity}"  # noqa: S608 - the vendor's query language, and values come through `quoted`
+        statement = f"SELECT {', '.join(members)} FROM {entity}"  # noqa: S608 - the vendor's query language, and values come through `quoted`
         statement += f" WHERE {where}" if where else ""
         statement += f" ORDERBY {order}" if order else ""
         statement += f" STARTPOSITION {start} MAXRESULTS {PAGE_SIZE_MAX}"

@@ -100,6 +100,11 @@ class QuickbooksConnector:
         self.manifest.stream(stream)
         return self._reader.read(position)
 
+    def ids(self, stream: str) -> AsyncIterator[Mapping[str, Sequence[str]]]:
+        """All ids; see `reading`."""
+        self.manifest.stream(stream)
+        return self._reader.ids()
+
     async def complete(self, records: Sequence[RawRecord]) -> Sequence[RawRecord | Exception]:
         """Joins what the objects refer to, from memory or by `Id IN (…)`."""
         return await self._references.joined(records)

@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 
 ENTITIES = ("Customer", "Item", "Invoice", "SalesReceipt", "CreditMemo", "RefundReceipt")
 """In this order: what others refer to comes first."""
+SCANNED = {"Item": ("Id", "Type")}
+"""Members that tell what a row is, besides its id."""
 CACHED = frozenset({"Customer", "Item"})
 DELETED = "Deleted"
 OVERLAP_S = 30
@@ -187,6 +189,29 @@ class Reader:
     def _records(self, changes: Changes) -> list[RawRecord]:
         return [self._record(entity, raw) for entity in ENTITIES for raw in changes.rows.get(entity, ())]
 
+    # --- what exists ---------------------------------------------------------------------------------------------------------
+
+    async def ids(self) -> AsyncIterator[Mapping[str, Sequence[str]]]:
+        """The ids of all objects, a thousand a call. Pages overlap as those of the back-fill do."""
+        for entity in ENTITIES:
+            place, before = Backfill(since=self._clock.now(), entity=entity), [""]
+            for _ in range(PAGES_MAX):
+                rows = (await self._api.query(entity, start=place.start, members=SCANNED.get(entity, ("Id",)))).rows
+                heads = [_head(entity, bytes(raw)) for raw in rows]
+                ids = [head.id for head in heads]
+                if place.start > 1 and not set(ids) & set(place.anchors):
+                    place = _stepped_back(place)
+                    continue
+                last = len(rows) < PAGE_SIZE_MAX
+                if not last and ids == before:
+                    raise PageLoop(f"{entity}: the page at {place.start} is the one before it")
+                before, place = ids, _next_place(place, ids, last=last)
+                yield _named(entity, heads)
+                if last:
+                    break
+            else:
+                raise PageLoop(f"{entity}: more than {PAGES_MAX} pages")
+
     # --- records -------------------------------------------------------------------------------------------------------------
 
     def _record(self, entity: str, raw: msgspec.Raw) -> RawRecord:
@@ -221,6 +246,18 @@ def _head(entity: str, data: bytes) -> shapes.Head:
         return _HEAD.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ApiChanged(f"{entity}: an object without a usable key: {error}") from None
+
+
+def _named(entity: str, heads: Sequence[shapes.Head]) -> Mapping[str, Sequence[str]]:
+    """Ids as the bus knows them. An item that does not say what it is may be a product as well as a category."""
+    named: dict[str, list[str]] = {}
+    for head in heads:
+        kinds = (canonical_entity(entity, head.type),)
+        if entity == "Item" and head.type is None:
+            kinds = ("product", "product_category")
+        for kind in kinds:
+            named.setdefault(kind, []).append(head.id if entity in CACHED else f"{entity}:{head.id}")
+    return named
 
 
 def canonical_entity(entity: str, item_type: str | None = None) -> str:

@@ -47,11 +47,16 @@ def judge(
     content_hash: str,
     fields: Mapping[str, str],
     now: datetime,
+    *,
+    renew: bool = False,
 ) -> Judgement:
-    """Judges a version against what is known, by a state read to an end offset taken after the page arrived."""
+    """Judges a version against what is known, by a state read to an end offset taken after the page arrived.
+
+    `renew`: somebody asked for the object again; then it is news even if nothing changed.
+    """
     if is_held(state, seen, entity, source_id):
         return Judgement(verdict=Verdict.HELD)
-    if seen is not None and not seen.deleted and seen.content_hash == content_hash:
+    if seen is not None and not seen.deleted and seen.content_hash == content_hash and not renew:
         return Judgement(verdict=Verdict.UNCHANGED)
     known = state.object(entity, source_id)
     write = known if known is not None and _is_fresh(known, seen) else None

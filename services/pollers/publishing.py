@@ -5,14 +5,15 @@ page, a crash after it goes on behind it.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
 import msgspec
 
 from bus.core import topics
-from bus.core.clock import Clock
+from bus.core.clock import Clock, micros
 from bus.core.errors import MappingError, RecordError
 from bus.core.identity import Hasher, event_id, match_keys
 from bus.kit.connector import Connector, Page, RawRecord
@@ -85,6 +86,10 @@ class Seen:
         self._codec = codec
         self._raw = raw
         self.held: set[tuple[str, str]] = set()
+        self.known: Counter[str] = Counter()
+        """Objects by entity that could be mapped, deleted ones included: what the books of a flow start from (law 17)."""
+        self.living: Counter[str] = Counter()
+        """Those of them that exist, as far as polling knows."""
 
     def knows_any(self, entities: Sequence[str]) -> bool:
         """Whether an object of one of these entities is known."""
@@ -92,11 +97,29 @@ class Seen:
         return any(key.startswith(prefixes) for key in self._raw)
 
     def recall_held(self) -> None:
-        """Finds what an earlier process left held."""
+        """Finds what an earlier process left held, and counts what is known."""
         for value in self._raw.values():
             record = self._codec.decode(topics.SEEN, value)
+            self._count(record, 1)
             if record.held:
                 self.held.add((record.entity, record.source_id))
+
+    def ids(self, entity: str) -> list[str]:
+        """Ids of all objects of an entity that polling has met."""
+        prefix = topics.key(self._connection, entity, "").encode()
+        return [topics.split_key(key.decode())[2] for key in self._raw if key.startswith(prefix)]
+
+    def known_after(self, changes: Iterable[tuple[str, bytes, SeenRecord]]) -> dict[str, int]:
+        """`known` as it will be once some records are committed."""
+        found = Counter(self.known)
+        for _, _, record in {change[0]: change for change in changes}.values():
+            found[record.entity] += is_known(record) - is_known(self.get(record.entity, record.source_id))
+        return {entity: count for entity, count in found.items() if count}
+
+    def _count(self, record: SeenRecord | None, step: int) -> None:
+        if record is not None and is_known(record):
+            self.known[record.entity] += step
+            self.living[record.entity] += 0 if record.deleted else step
 
     def key(self, entity: str, source_id: str) -> str:
         """Key on `bus.seen`."""
@@ -114,12 +137,19 @@ class Seen:
 
     def put(self, key: str, raw: bytes, record: SeenRecord) -> None:
         """Applies a committed record."""
+        self._count(self.get(record.entity, record.source_id), -1)
+        self._count(record, 1)
         self._raw[key.encode()] = raw
         place = (record.entity, record.source_id)
         if record.held:
             self.held.add(place)
         else:
             self.held.discard(place)
+
+
+def is_known(record: SeenRecord | None) -> bool:
+    """Whether an object counts: held ones that were never judged and those set aside do not."""
+    return record is not None and (bool(record.content_hash) or record.deleted)
 
 
 class Batch(msgspec.Struct, kw_only=True):
@@ -131,6 +161,8 @@ class Batch(msgspec.Struct, kw_only=True):
     pictures: set[str] = set()
     """Hashes of the pictures among `outgoing`."""
     counts: Counts
+    why: str = ""
+    """What is wrong with the first record that cannot be mapped."""
 
 
 class PageBuilder:
@@ -169,7 +201,7 @@ class PageBuilder:
         return self._hasher.hex(b"%d|" % self._version + record.raw, 16)
 
     def unknown(self, page: Page, *, force: bool = False) -> list[RawRecord]:
-        """Records whose bytes are not the ones known; repeats of the overlap end here."""
+        """Records whose bytes are not the ones known; repeats of the overlap end here. `force`: all of them."""
         return [
             record
             for record in page.records
@@ -186,13 +218,17 @@ class PageBuilder:
         completed: Sequence[RawRecord | Exception],
         *,
         asked_at: datetime,
-        snapshot: bool,
+        snapshot: bool = False,
+        renewed_at: datetime | None = None,
     ) -> Batch:
-        """Maps, hashes, judges, seals and encodes; the state must be fresh (read after the page arrived)."""
+        """Maps, hashes, judges, seals and encodes; the state must be fresh (read after the page arrived).
+
+        With `renewed_at` an object whose last version is older than that is published even if nothing changed.
+        """
         batch = Batch(counts=Counts(read=served, unchanged=served - len(records)))
         for record, whole in zip(records, completed, strict=True):
             try:
-                await self._one(batch, record, whole, asked_at, snapshot)
+                await self._one(batch, record, whole, asked_at, snapshot, renewed_at)
             except RecordError as error:
                 self._dead(batch, record, error)
         batch.outgoing[:0] = self._privacy.records(list({key.key_id: key for key in batch.keys}.values()), self._codec)
@@ -206,7 +242,13 @@ class PageBuilder:
             self._seen.put(key, raw, record)
 
     async def _one(
-        self, batch: Batch, record: RawRecord, whole: RawRecord | Exception, asked_at: datetime, snapshot: bool
+        self,
+        batch: Batch,
+        record: RawRecord,
+        whole: RawRecord | Exception,
+        asked_at: datetime,
+        snapshot: bool,
+        renewed_at: datetime | None,
     ) -> None:
         if isinstance(whole, RecordError):
             raise whole
@@ -219,7 +261,8 @@ class PageBuilder:
         entity = self._connector.to_canonical(whole)
         content = self._hasher.content(entity)
         fields = self._hasher.fields(entity) if record.entity not in topics.DOCUMENTS else {}
-        verdict = judge(self._state, seen, record.entity, record.id, content, fields, self._clock.now())
+        renew = renewed_at is not None and seen is not None and seen.seq < micros(renewed_at)
+        verdict = judge(self._state, seen, record.entity, record.id, content, fields, self._clock.now(), renew=renew)
         known = SeenRecord(
             connection=self._connection,
             entity=record.entity,
@@ -353,6 +396,7 @@ class PageBuilder:
     def _dead(self, batch: Batch, record: RawRecord, error: RecordError) -> None:
         """A record that cannot be mapped is set aside with its sealed bytes; the rest go on. The same bytes do not die twice."""
         batch.counts.dead += 1
+        batch.why = batch.why or str(error)
         log.warning(
             "record set aside",
             extra={"connection": self._connection, "entity": record.entity, "id": record.id, "cause": str(error.cause)},

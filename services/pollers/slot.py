@@ -14,10 +14,10 @@ from bus.runtime import metrics
 from bus.runtime.connections import OpenConnection
 from bus.runtime.environment import Environment
 from bus.runtime.publisher import Outgoing, Publisher, commit_surely
-from bus.runtime.reader import END, LogReader
+from bus.runtime.reader import BEGINNING, LogReader
 from bus.runtime.state import AccountState
 from bus.runtime.table import PartitionTable
-from schemas.system import CursorRecord, RequestKind
+from schemas.system import CursorRecord
 from services.pollers.account import AccountPoller, holds
 from services.pollers.publishing import Counts, PageBuilder, Seen
 
@@ -75,8 +75,9 @@ class PollerSlot:
         self._open: list[OpenConnection] = []
 
     async def take_over(self) -> None:
-        """Steps: 1 fence the old owner; 2 read what polling knows and where it stands; 3 read the sink's state; 4 requests from
-        now on."""  # 1
+        """Steps: 1 fence the old owner; 2 read what polling knows and where it stands; 3 read the sink's state; 4 requests of the
+        last days: what was asked while nobody owned the slot is not lost, and what was done left its trace."""
+        # 1
         await self._publisher.open()
         # 2
         await self._seen.load(topics.SEEN, self.slot)
@@ -84,7 +85,7 @@ class PollerSlot:
         # 3
         await self._view.load()
         # 4
-        await self._requests.assign(topics.REQUESTS, {self.slot: END})
+        await self._requests.assign(topics.REQUESTS, {self.slot: BEGINNING})
         log.info("took over", extra={"slot": self.slot, "objects": len(self._seen), "cursors": len(self._cursors)})
 
     async def run(self) -> None:
@@ -159,6 +160,7 @@ class PollerSlot:
                     metrics.put("bus_stream_paused", 0 if stream.paused is None else 1, **labels)
                     proven = poller.deletes_are_proven(stream.facts.name)
                     metrics.put("bus_deletes_unproven", 0 if proven else 1, **labels)
+                    metrics.put("bus_deletes_refused", poller.deletes_refused(stream.facts.name), **labels)
                     if (age_s := poller.age_s(stream.facts.name)) is not None:
                         metrics.put("bus_poll_age_seconds", age_s, **labels)
             for opened in self._open:
@@ -182,7 +184,7 @@ class PollerSlot:
         return cursors
 
     async def _take_requests(self) -> None:
-        """Polls at once what an operator asked for."""
+        """Hands on what an operator asked for."""
         while True:
             try:
                 batch = await self._requests.take(100, 0.5)
@@ -195,8 +197,8 @@ class PollerSlot:
                     continue
                 request = await self._env.codec.read(topics.REQUESTS, record.value)
                 poller = self.accounts.get(request.connection)
-                if request.kind is RequestKind.POLL_NOW and poller is not None:
-                    poller.poll_now(request.args.get("stream"))
+                if poller is not None:
+                    poller.ask(request, record.offset)
 
 
 def _counted(connection: str, stream: str, counts: Counts) -> None:

@@ -60,6 +60,8 @@ class Exercise:
     """Entity → entities that show its edited field, and so change with it."""
     deletes: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Entity → fields for `Simulator.edit` that delete an object."""
+    rests: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Entity → fields for `Simulator.edit` that make an object inactive."""
     product_values: dict[str, str] = field(default_factory=dict)
     product_type: str | None = None
     fill: dict[str, Callable[[Any, int], None]] = field(default_factory=dict)

@@ -1,5 +1,6 @@
 """Twins of the checks of streams."""
 
+import contextlib
 import itertools
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
@@ -212,6 +213,59 @@ def forgets_an_id(account: ContractAccount) -> None:
 @breaks("a_full_read_names_every_id")
 def names_no_ids(account: ContractAccount) -> None:
     each_page(account, lambda page, _position, _stream: msgspec.structs.replace(page, complete_ids=None))
+
+
+def comparing(account: ContractAccount, change: Callable[[str, dict[str, list[str]]], dict[str, list[str]]]) -> None:
+    """The account's connector with other pages of ids."""
+    ids = account.connector.ids
+
+    async def changed(stream: str) -> Any:
+        async for page in ids(stream):
+            yield change(stream, {entity: list(some) for entity, some in page.items()})
+
+    replace(account, ids=changed)
+
+
+@breaks("a_comparison_names_what_exists_and_nothing_else")
+def leaves_the_last_of_a_page_out(account: ContractAccount) -> None:
+    comparing(account, lambda _stream, page: {entity: ids[:-1] for entity, ids in page.items()})
+
+
+@breaks("a_comparison_names_what_exists_and_nothing_else")
+def names_what_is_gone(account: ContractAccount) -> None:
+    met: dict[str, dict[str, list[str]]] = {}
+
+    def remembered(stream: str, page: dict[str, list[str]]) -> dict[str, list[str]]:
+        known = met.setdefault(stream, {})
+        for entity, ids in page.items():
+            known[entity] = list(dict.fromkeys([*known.get(entity, []), *ids]))
+        return known
+
+    comparing(account, remembered)
+
+
+@breaks("a_comparison_names_what_exists_and_nothing_else")
+def names_the_first_page_only(account: ContractAccount) -> None:
+    ids = account.connector.ids
+
+    async def one_page(stream: str) -> Any:
+        async for page in ids(stream):
+            yield page
+            return
+
+    replace(account, ids=one_page)
+
+
+@breaks("a_comparison_cut_short_does_not_end_well")
+def takes_a_cut_comparison_for_whole(account: ContractAccount) -> None:
+    ids = account.connector.ids
+
+    async def silent(stream: str) -> Any:
+        with contextlib.suppress(BusError):
+            async for page in ids(stream):
+                yield page
+
+    replace(account, ids=silent)
 
 
 def starts_again(account: ContractAccount, kind: type[BusError], stream_of: Callable[[str], str] = str) -> None:

@@ -11,6 +11,7 @@ import msgspec
 from bus.core.errors import BusError, CursorInvalid, PageLoop
 from bus.kit.connector import Page, RawRecord
 from bus.kit.manifest import Stream
+from bus.simulation.faults import Fault
 from tests.contract.account import ContractAccount
 from tests.contract.asserting import ends_in, something
 
@@ -177,6 +178,48 @@ async def check_a_full_read_names_every_id(account: ContractAccount) -> None:
         assert given, stream.name
         assert named == given, f"{stream.name}: ids that exist are not named, and would be taken for deleted"
         assert all(page.complete_ids is None for page in pages[:-1])
+
+
+async def check_a_comparison_names_what_exists_and_nothing_else(account: ContractAccount) -> None:
+    """Law 15: an id that is left out would be taken for a delete."""
+    for stream in account.manifest.streams:
+        if stream.name in account.exercise.fill:
+            account.exercise.fill[stream.name](account.simulator, stream.page_size_max)
+    for stream in account.manifest.streams:
+        records, _ = await account.poll(stream.name, None)
+        sleeping = [
+            await sent_to_sleep(account, records, entity) for entity in stream.entities if entity in account.exercise.rests
+        ]
+        exist = {(record.entity, record.id) for record in records if not record.deleted}
+        assert exist >= {(record.entity, record.id) for record in sleeping}
+        assert await named(account, stream) == exist, f"{stream.name}: not the ids of what exists"
+        for entity, fields in account.exercise.deletes.items():
+            if entity in stream.entities:
+                victim = delete_one(account, [record for record in records if record.entity == entity], fields)
+                exist.discard((entity, victim.id))
+        account.simulator.clock.advance(3)
+        assert await named(account, stream) == exist, f"{stream.name}: what was deleted is still named, or more is gone"
+    something(account.exercise.rests, "nothing can be made inactive")
+
+
+async def sent_to_sleep(account: ContractAccount, records: list[RawRecord], entity: str) -> RawRecord:
+    """An object that is inactive from now on, and exists all the same."""
+    target = next(record for record in records if record.entity == entity)
+    account.simulator.edit(entity, target.id, copy.deepcopy(account.exercise.rests[entity]))
+    return target
+
+
+async def named(account: ContractAccount, stream: Stream) -> set[tuple[str, str]]:
+    return {(entity, key) async for page in account.connector.ids(stream.name) for entity, ids in page.items() for key in ids}
+
+
+async def check_a_comparison_cut_short_does_not_end_well(account: ContractAccount) -> None:
+    for stream in account.manifest.streams:
+        for action in ("reset", "half_body", "html"):
+            account.process.broken.add(Fault(action, times=50))  # type: ignore[arg-type]
+            with ends_in(BusError, what=f"{stream.name}: a comparison whose answer was {action}"):
+                await named(account, stream)
+            account.process.broken.clear()
 
 
 async def check_a_position_older_than_the_window_is_invalid(account: ContractAccount) -> None:

@@ -60,6 +60,7 @@ EXERCISES = {
             "sales_order": {"YourRef": "Another reference"},
         },
         deletes={name: {"_delete": True} for name in ("customer", "product", "sales_order")},
+        rests={"customer": {"EndDate": "2026-01-31"}, "product": {"EndDate": "2026-01-31"}},
         product_values={"item_group": "ALG", "vat_code": "2", "unit": "stuk"},
         fill={"customer": fill_accounts, "product": fill_items, "product_category": fill_groups},
         spoils={
@@ -91,6 +92,7 @@ EXERCISES = {
         },
         shown_in={"product_category": ("product",)},
         deletes={"sales_invoice": {"_delete": True}},
+        rests={name: {"_delete": True} for name in ("customer", "product")},
         product_values={"income_account": "Sales of Product Income"},
         product_type="NON_INVENTORY",
         fill={"cdc": fill_company},
