@@ -262,7 +262,7 @@ def _book(flow: Flow) -> FlowBook:
 
 
 def is_refused(cursor: CursorRecord) -> bool:
-    """Whether more objects are absent than a comparison may delete by itself (law 15)."""
+    """Whether more objects are absent than a comparison may delete by itself."""
     return len(cursor.absent) > max(DELETES_MAX, sum(cursor.known.values()) * DELETES_MAX_PCT // 100)
 
 
