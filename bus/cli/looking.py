@@ -77,7 +77,8 @@ def remarks(books: "Books") -> list[str]:
         by = "by hand" if brake.by_hand else "by itself"
         lines.append(f"BRAKE OPEN {by}: {what}: since {_moment(brake.opened_at)}: {brake.reason or 'no reason given'}")
     lines += [
-        f"DELETES REFUSED: {s.connection}: {s.absent} objects of stream {s.stream} were not found, more than is believed: "
+        f"DELETES REFUSED: {s.connection}: "
+        f"{s.deletes_refused} objects of stream {s.stream} are missing there, too many to believe: "
         f"`bus resync {s.connection} --stream {s.stream} --confirm-deletes` if they are gone"
         for s in books.streams
         if s.deletes_refused

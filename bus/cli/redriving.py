@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from bus.runtime.redriving import Redrive
     from bus.runtime.settings import BusSettings
     from bus.runtime.standings import Selection
+    from services.comparison.selection import Selection as Foreseen
 
 CAUSES = [str(cause) for cause in Cause]
 
@@ -119,7 +120,7 @@ async def _letters(settings: Any, codec: Any) -> "list[Listed]":
 @as_json_option
 @_choosing
 @click.option("--all", "everything", is_flag=True, help="Every open dead letter.")
-@click.option("--dry-run", is_flag=True, help="Say what would be tried again, and ask for nothing.")
+@click.option("--dry-run", is_flag=True, help="Show what would be tried again and written, and ask for nothing.")
 @click.option("--rate", "rate_per_s", type=click.IntRange(1, 10_000), help="Objects a second at most, per request (50).")
 def redrive(
     as_json: bool,
@@ -147,6 +148,26 @@ def redrive(
         emit(_plain(found, dry_run=dry_run))
         return
     _tell(found, dry_run=dry_run)
+    if dry_run and (foreseen := _foreseen(found)):
+        from bus.cli.comparing import show_preview
+
+        show_preview(foreseen, as_json=False)
+
+
+def _foreseen(found: "Redrive") -> "list[Foreseen]":
+    """The same objects, for the look at what would be written; what a poller could not map is not known well enough for that."""
+    from bus.core.topics import split_key
+    from services.comparison.selection import Selection as Foreseen
+
+    places: dict[tuple[str, str, str], list[str]] = {}
+    for item in found.letters:
+        if item.flow is not None:
+            connection, entity, source_id = split_key(item.key)
+            places.setdefault((connection, entity, item.flow), []).append(source_id)
+    return [
+        Foreseen(connection=connection, flows=(flow,), entity=entity, keys=tuple(ids), asked="redrive")
+        for (connection, entity, flow), ids in places.items()
+    ]
 
 
 def _plain(found: "Redrive", *, dry_run: bool) -> dict[str, Any]:

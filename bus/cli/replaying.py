@@ -26,7 +26,11 @@ if TYPE_CHECKING:
     from bus.runtime.codec import Codec
     from bus.runtime.settings import BusSettings
     from schemas.system import JobRecord, RequestRecord
+    from services.comparison.selection import Asked
 
+_dry_run = click.option(
+    "--dry-run", is_flag=True, help="Show per object and field what would be written. Calls no vendor, and asks for nothing."
+)
 _keys = click.option(
     "--key", "keys", multiple=True, metavar="ID", help="Only this object: its id, or connection|entity|id; repeatable."
 )
@@ -42,6 +46,7 @@ _keys = click.option(
 @click.option("--until", type=MOMENT, help="Only what was read before.")
 @click.option("--rate", "rate_per_s", type=click.IntRange(1, 10_000), help="Events a second at most (50).")
 @click.option("--repair", is_flag=True, help="Compare with what the target holds now, and not with what was last written.")
+@_dry_run
 @click.option("--wait", is_flag=True, help="Show how far it is, and end with it: exit 1 unless it was done.")
 def replay(
     source_connection: str,
@@ -53,12 +58,26 @@ def replay(
     until: datetime | None,
     rate_per_s: int | None,
     repair: bool,
+    dry_run: bool,
     wait: bool,
 ) -> None:
     """Send what the log holds of SOURCE_CONNECTION through its flows again, beside what goes on.
 
     What the target has already is not written again: a replay after which nothing was wrong writes nothing.
     """
+    if dry_run:
+        _foresee(
+            "replay",
+            source_connection,
+            entity,
+            keys,
+            flows=(flow,) if flow else (),
+            since=since,
+            until=until,
+            repair=repair,
+            as_json=as_json,
+        )
+        return
 
     async def work(settings: "BusSettings", codec: "Codec") -> "tuple[Sequence[RequestRecord], Sequence[JobRecord]]":
         from bus.runtime.replays import ask_replay, follow
@@ -88,6 +107,38 @@ def replay(
             click.echo(_end(item))
     if any(str(item.state) != "DONE" for item in jobs):
         sys.exit(1)
+
+
+def _foresee(
+    asked: "Asked",
+    connection: str,
+    entity: str | None,
+    keys: Sequence[str],
+    *,
+    as_json: bool,
+    flows: tuple[str, ...] = (),
+    since: datetime | None = None,
+    until: datetime | None = None,
+    repair: bool = False,
+) -> None:
+    from bus.cli.comparing import show_preview
+    from bus.runtime.replays import entities_of
+    from services.comparison.selection import Selection
+
+    selections = [
+        Selection(
+            connection=connection,
+            flows=flows,
+            entity=found,
+            keys=tuple(ids),
+            since=since,
+            until=until,
+            repair=repair,
+            asked=asked,
+        )
+        for found, ids in entities_of(connection, entity, keys).items()
+    ]
+    show_preview(selections, as_json)
 
 
 def _end(job: "JobRecord") -> str:
@@ -138,6 +189,7 @@ class _Progress:
     show_default=True,
     help="Send on what differs from what is known, or every object.",
 )
+@_dry_run
 @click.option("--confirm-deletes", is_flag=True, help="Believe the next complete reads although they miss more than is likely.")
 def resync(
     connection: str,
@@ -147,11 +199,19 @@ def resync(
     keys: tuple[str, ...],
     since: datetime | None,
     publish: str,
+    dry_run: bool,
     confirm_deletes: bool,
 ) -> None:
     """Read CONNECTION anew at its vendor, beside its polls. It spends calls of the vendor's limits."""
     if stream is not None and entity is not None:
         raise click.UsageError("give --stream or --entity, not both: a stream says which entities it reads")
+    if dry_run:
+        if stream is not None or since is not None:
+            raise click.UsageError(
+                "--dry-run asks no vendor, so it knows no --stream and no --since: choose by --entity or --key"
+            )
+        _foresee("resync", connection, entity, keys, as_json=as_json)
+        return
 
     async def work(settings: "BusSettings", codec: "Codec") -> "Sequence[RequestRecord]":
         from bus.runtime.replays import ask_resync

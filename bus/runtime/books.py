@@ -29,9 +29,6 @@ T = TypeVar("T")
 PROCESSOR_GROUP = "bus-processors"
 REQUESTS = "requests"
 """Stream name under which a poller remembers which requests it has carried out."""
-DELETES_MAX = 10
-DELETES_MAX_PCT = 2
-"""What a complete comparison may delete by itself: this many, or this share of what is known, whichever is more."""
 
 
 class FlowBook(msgspec.Struct, kw_only=True):
@@ -259,11 +256,6 @@ def _book(flow: Flow) -> FlowBook:
         source=f"{flow.from_.connection}/{flow.from_.entity}",
         target=f"{flow.to.connection}/{flow.to.entity}",
     )
-
-
-def is_refused(cursor: CursorRecord) -> bool:
-    """Whether more objects are absent than a comparison may delete by itself."""
-    return len(cursor.absent) > max(DELETES_MAX, sum(cursor.known.values()) * DELETES_MAX_PCT // 100)
 
 
 def _open_brake(connection: str, brake: BrakeRecord) -> OpenBrake:

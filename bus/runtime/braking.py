@@ -7,7 +7,7 @@ from bus.core import topics
 from bus.runtime import requests
 from bus.runtime.codec import Codec
 from bus.runtime.newest import NewestValues
-from bus.runtime.publication import read_published
+from bus.runtime.published import read_published
 from bus.runtime.settings import BusSettings
 from bus.runtime.standings import is_brake_of
 from schemas.system import BrakeRecord

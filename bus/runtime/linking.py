@@ -9,7 +9,7 @@ from bus.core.errors import SettingsError
 from bus.runtime import requests
 from bus.runtime.codec import Codec
 from bus.runtime.newest import NewestValues
-from bus.runtime.publication import read_published
+from bus.runtime.published import read_published
 from bus.runtime.settings import BusSettings
 from bus.runtime.state import intent_key, link_key, object_key
 from schemas.system import IntentRecord, IntentState, LinkedBy, LinkRecord, LinkState, ObjectRef

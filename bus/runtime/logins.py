@@ -27,7 +27,7 @@ from bus.runtime.codec import Codec
 from bus.runtime.grants import Login, login_request
 from bus.runtime.newest import NewestValues, newest_values
 from bus.runtime.privacy import MasterKey
-from bus.runtime.publication import read_published
+from bus.runtime.published import read_published
 from bus.runtime.secrets import load_secret, require
 from bus.runtime.settings import BusSettings
 from schemas.system import GrantRecord, RequestKind

@@ -14,7 +14,7 @@ from bus.core.configuration import Configuration
 from bus.runtime import requests
 from bus.runtime.codec import Codec
 from bus.runtime.deadletters import POLLER, Listed, open_letters
-from bus.runtime.publication import read_published
+from bus.runtime.published import read_published
 from bus.runtime.settings import BusSettings
 from bus.runtime.standings import Selection
 from schemas.system import RequestRecord

@@ -13,7 +13,7 @@ from bus.runtime import requests
 from bus.runtime.codec import Codec
 from bus.runtime.jobs import ENDED, jobs
 from bus.runtime.newest import NewestValues
-from bus.runtime.publication import read_published
+from bus.runtime.published import read_published
 from bus.runtime.settings import BusSettings
 from schemas.system import JobRecord, JobState, RequestRecord
 
@@ -94,12 +94,13 @@ async def ask_resync(
     """Asks for an account to be read anew. Raises SettingsError for what is not published, and ids without their entity."""
     known = requests.require_connection((await read_published(settings, codec)).configuration, connection)
     if stream is not None:
-        requests.require_stream(known, stream)
+        read = requests.require_stream(known, stream).entities
+        entity = read[0] if keys and entity is None and len(read) == 1 else entity
     chosen = entities_of(connection, entity, keys)
     for found in chosen:
         if found is not None:
             requests.require_entity(known, found)
-        elif keys and stream is None:
+        elif keys:
             raise SettingsError(f"--key {keys[0]}: say of which --entity, or write {connection}|ENTITY|{keys[0]}")
     asked = [
         made

@@ -13,6 +13,7 @@ from bus.core import topics
 from bus.core.clock import SystemClock
 from bus.core.configuration import Configuration, Connection, Flow
 from bus.core.errors import SettingsError
+from bus.kit.manifest import Stream
 from bus.kit.registry import manifest_of
 from bus.runtime.codec import Codec
 from bus.runtime.published import read_published
@@ -172,12 +173,12 @@ def require_flow(configuration: Configuration, name: str, *, source: str | None 
     return flows[name]
 
 
-def require_stream(connection: Connection, stream: str) -> str:
+def require_stream(connection: Connection, stream: str) -> Stream:
     """A stream of a connection's system. Raises SettingsError naming those there are."""
-    streams = [item.name for item in manifest_of(connection.system).streams]
+    streams = {item.name: item for item in manifest_of(connection.system).streams}
     if stream not in streams:
         raise SettingsError(f"{connection.name} has no stream {stream!r}: there are {', '.join(streams)}")
-    return stream
+    return streams[stream]
 
 
 def require_entity(connection: Connection, entity: str) -> str:
@@ -195,5 +196,5 @@ def _names(names: Mapping[str, object] | set[str]) -> str:
 async def poll_now(settings: BusSettings, codec: Codec, connection: str, stream: str | None) -> None:
     """Asks the poller that owns a connection to poll. Raises SettingsError for an unknown connection or stream."""
     known = require_connection((await read_published(settings, codec)).configuration, connection)
-    args = {"stream": require_stream(known, stream)} if stream else {}
+    args = {"stream": require_stream(known, stream).name} if stream else {}
     await ask(settings, codec, [request(RequestKind.POLL_NOW, connection, args)])

@@ -1,8 +1,10 @@
 """`bus dead-letters`: which letters are open, and what a redrive asks for."""
 
 from datetime import timedelta
+from typing import Any
 
 import msgspec
+import pytest
 
 from bus.core import topics
 from bus.runtime.requests import KEYS_MAX
@@ -215,3 +217,23 @@ def test_tables_fit_a_hundred_columns(terminal: Terminal) -> None:
     shown = terminal.said("dead-letters", "list")
     assert max(len(line.rstrip()) for line in shown.splitlines()) <= 100
     assert "2026-11-21 12:04:46" in shown
+
+
+def test_a_dry_run_shows_what_would_be_written(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[Any] = []
+    monkeypatch.setattr("bus.cli.comparing.show_preview", lambda selections, as_json: shown.extend(selections))
+    dead(terminal, "1")
+    dead(terminal, "2")
+    terminal.board.letter("never", Cause.MAPPING_ERROR, flow=None, stage="poller")
+    terminal.board.seen("never", "")
+    said = terminal.said("dead-letters", "redrive", "--all", "--dry-run")
+    assert "nothing was asked for; without --dry-run this makes 2 requests" in said
+    assert terminal.board.asked == []
+    [selection] = shown
+    assert (selection.connection, selection.flows, selection.entity, selection.asked) == (
+        SHOP,
+        (ORDERS,),
+        "sales_invoice",
+        "redrive",
+    )
+    assert sorted(selection.keys) == ["1", "2"]

@@ -1,5 +1,7 @@
 """`bus replay`, `bus resync`, `bus jobs`: what is asked for, and how jobs are followed."""
 
+from typing import Any
+
 import msgspec
 import pytest
 
@@ -146,3 +148,26 @@ def test_cancel(terminal: Terminal) -> None:
 def test_a_cancel_that_nobody_answers(terminal: Terminal) -> None:
     terminal.board.job(job())
     assert "not done after" in terminal.said("jobs", "cancel", "j1", code=1)
+
+
+def test_dry_runs_show_what_would_be_written_and_ask_for_nothing(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[Any] = []
+    monkeypatch.setattr("bus.cli.comparing.show_preview", lambda selections, as_json: shown.append((selections, as_json)))
+    terminal.said("replay", SHOP, "--flow", ORDERS, "--key", f"{SHOP}|sales_invoice|7", "--repair", "--dry-run", "--json")
+    terminal.said("resync", SHOP, "--entity", "customer", "--dry-run")
+    [([replayed], as_json), ([resynced], _)] = shown
+    assert (replayed.flows, replayed.entity, replayed.keys, replayed.repair, as_json) == (
+        (ORDERS,),
+        "sales_invoice",
+        ("7",),
+        True,
+        True,
+    )
+    assert (resynced.entity, resynced.keys, resynced.asked) == ("customer", (), "resync")
+    assert "asks no vendor" in terminal.said("resync", BOOKS, "--stream", "customer", "--dry-run", code=2)
+    assert terminal.board.asked == []
+
+
+def test_a_stream_of_one_entity_says_which_its_keys_are(terminal: Terminal) -> None:
+    terminal.said("resync", BOOKS, "--stream", "customer", "--key", "guid-1")
+    assert only(terminal).args == {"stream": "customer", "entity": "customer", "keys": '["guid-1"]', "publish": "changed"}
