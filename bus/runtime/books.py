@@ -27,8 +27,6 @@ from schemas.system import BrakeRecord, CursorRecord, IntentState, SeenRecord, S
 T = TypeVar("T")
 
 PROCESSOR_GROUP = "bus-processors"
-REQUESTS = "requests"
-"""Stream name under which a poller remembers which requests it has carried out."""
 
 
 class FlowBook(msgspec.Struct, kw_only=True):

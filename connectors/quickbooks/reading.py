@@ -252,7 +252,7 @@ def _named(entity: str, heads: Sequence[shapes.Head]) -> Mapping[str, Sequence[s
     """Ids as the bus knows them. An item that does not say what it is may be a product as well as a category."""
     named: dict[str, list[str]] = {}
     for head in heads:
-        kinds = (canonical_entity(entity, head.type),)
+        kinds: tuple[str, ...] = (canonical_entity(entity, head.type),)
         if entity == "Item" and head.type is None:
             kinds = ("product", "product_category")
         for kind in kinds:

@@ -158,6 +158,11 @@ class RecordedAccount:
         self._refuse()
         yield Page(records=[], position=position or {stream: None})
 
+    async def ids(self, stream: str) -> AsyncIterator[Mapping[str, Sequence[str]]]:
+        """Calls nobody."""
+        self._refuse()
+        yield {stream: []}
+
     async def complete(self, records: Sequence[RawRecord]) -> Sequence[RawRecord | Exception]:
         """Calls nobody."""
         return list(records)
