@@ -119,7 +119,7 @@ class SimEnvironment:
         async def close() -> None:
             return None
 
-        budgets = Budgets((), share_pct=50, clock=self.clock)
+        budgets = Budgets((), clock=self.clock)
         return SimpleNamespace(
             document=document,
             manifest=MANIFEST_HERE,
