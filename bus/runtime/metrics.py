@@ -45,6 +45,7 @@ TABLE: dict[str, Metric] = {
     "bus_replays_open": Metric("gauge", "replays that wait or run", ("connection",)),
     "bus_processor_lag": Metric("gauge", "canonical events not yet processed", ("topic", "partition")),
     "bus_outcomes_total": Metric("counter", "ends of commands", ("connection", "flow", "outcome")),
+    "bus_conflicts_total": Metric("counter", "fields edited at both ends since they were last settled", ("connection", "flow")),
     "bus_write_seconds": Metric(
         "histogram", "from the event a poller saw to the committed outcome of its write", ("connection", "entity")
     ),

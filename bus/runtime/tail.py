@@ -58,6 +58,7 @@ async def trace(settings: BusSettings, codec: Codec, key: str) -> list[dict[str,
                     target=f"{result.connection}|{result.target_entity}|{result.external_id or ''}",
                     number=result.number,
                     detail=result.detail,
+                    conflicts=result.conflicts,
                     calls=result.calls,
                     added=[{"name": r.name, "line": r.line_id, "value": r.value, "rule": r.rule} for r in result.resolved],
                     totals={"source": str(result.source_total), "target": str(result.target_total)}

@@ -380,6 +380,8 @@ class AccountSink:
             outgoing.append(dead_letter(self.connection, command, end, now))
         changes = [*end.changes, (key, record), *self.brake_changes(), *self._spent(now)]
         await self._ledger.commit(Entry(state=self.state, changes=changes, outgoing=outgoing, settles=message.offset))
+        if end.conflicts:
+            metrics.count("bus_conflicts_total", len(end.conflicts), connection=self.connection, flow=command.flow or "")
         if is_told and end.stage == "sink":  # the processors count their own
             cause = str(end.cause or Cause.UNKNOWN)
             metrics.count("bus_dead_letters_total", stage=end.stage, connection=self.connection, cause=cause)

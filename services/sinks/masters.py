@@ -20,9 +20,11 @@ from schemas.system import (
     ObjectState,
     Outcome,
     Standing,
+    StandingRecord,
     StateRecord,
 )
 from services.sinks.beginnings import Beginnings
+from services.sinks.collisions import edited_at_both, stays
 from services.sinks.desired import has_place, kept_otherwise, owned_paths
 from services.sinks.ledger import Change, Entry
 from services.sinks.making import Maker, gone
@@ -232,10 +234,9 @@ class Masters:
         now_hashes = self._hasher.fields(document)
         before = self._state.standing(task.command.flow, task.source)
         applied = before.applied if before else {}
-        changed = changed_paths(now_hashes, applied) - task.echo_fields
-        if task.command.repair:  # what was settled before is not believed: every field is compared with what the target holds
-            changed = now_hashes.keys() | applied.keys()
-        wanted = owned_paths(changed, task.policy, task.facts)
+        edited = changed_paths(now_hashes, applied) - task.echo_fields
+        # What was settled before is not believed by a repair: every field is compared with what the target holds.
+        wanted = owned_paths(now_hashes.keys() | applied.keys() if task.command.repair else edited, task.policy, task.facts)
         otherwise = self._echoed(task, link, before.otherwise if before else {})
         end = Settlement(
             standing=Standing.UNCHANGED,
@@ -251,11 +252,12 @@ class Masters:
         if known is None or known.deleted:
             return self._maker.retired(task, link, applied=now_hashes)
         held = self._hasher.fields(self._connector.to_canonical(known))
+        left = self._collide(task, end, edited, held, before, known)
         wanted |= {path for path in now_hashes if task.policy.owner_of(path) == "source" and has_place(path, task.facts)}
-        fields = frozenset(path for path in wanted if now_hashes.get(path) != held.get(path))
+        fields = frozenset(path for path in wanted if now_hashes.get(path) != held.get(path)) - left
         if not fields:
             end.otherwise = self._otherwise(task, held, wanted, otherwise)
-            end.changes = self._done_before(task, link, held, frozenset(wanted))
+            end.changes = self._done_before(task, link, held, frozenset(wanted) - left)
             return end
         write = msgspec.structs.replace(
             self._maker.create(task, self._categories(task)),
@@ -269,8 +271,36 @@ class Masters:
         end.otherwise = self._otherwise(task, self._answered(done), wanted | told_together(fields), otherwise)
         if not done.result.replayed:  # else there was nothing of it that the vendor can be told
             end.standing, end.outcome = Standing.WRITTEN, Outcome.UPDATED
-            end.detail = f"fields: {', '.join(sorted(fields))}"
+            end.detail = "; ".join(filter(None, (f"fields: {', '.join(sorted(fields))}", end.detail)))
         return end
+
+    def _collide(
+        self,
+        task: Task,
+        end: Settlement,
+        edited: set[str],
+        held: Mapping[str, str],
+        before: StandingRecord | None,
+        known: RawRecord,
+    ) -> set[str]:
+        """Notes the fields edited at both ends with its settlement; returns those whose value at the target stays."""
+        assert end.applied is not None and end.external_id is not None
+        if before is None:
+            return set()
+        seen = self._state.object(task.entity, end.external_id)
+        placed = {path for path in edited if has_place(path, task.facts)}
+        settled = {path: before.applied[path] for path in owned_paths(before.applied, task.policy, task.facts)}
+        theirs = seen.field_hashes if seen is not None else None
+        both = edited_at_both(placed, end.applied, held, theirs, settled, before.otherwise)
+        target_at = known.modified_at if not task.command.repair else None  # a repair says that the source is right
+        is_first = self._state.connection < task.source.connection
+        left = {path for path in both if stays(path, task.policy, task.source_modified_at, target_at, is_first)}
+        end.conflicts = sorted(both)
+        if both:
+            told = (("the source's stands", both - left), ("the target's stays", left))
+            parts = [f"{', '.join(sorted(paths))} ({who})" for who, paths in told if paths]
+            end.detail = f"edited at both ends: {'; '.join(parts)}"
+        return left
 
     def _echoed(self, task: Task, link: LinkRecord, before: Mapping[str, str]) -> dict[str, str]:
         """Fields that our own write left at the source stand at the target as its poller knows them."""

@@ -63,6 +63,8 @@ class Settlement(msgspec.Struct, kw_only=True):
     outgoing: Sequence[Published] = ()
     totals: tuple[Decimal, Decimal] | None = None
     totals_by_rate: Mapping[str, str] = {}
+    conflicts: Sequence[str] = ()
+    """Fields that were edited at both ends since they were last settled."""
     calls: int = 0
     kept: StandingRecord | None = None
     """What stood before and stands still, for a version that changes nothing of it (a document is written once)."""
@@ -177,6 +179,7 @@ def result_record(connection: str, command: Command, end: Settlement, now: datet
         source_total=end.totals[0] if end.totals else None,
         target_total=end.totals[1] if end.totals else None,
         totals_by_rate=dict(end.totals_by_rate),
+        conflicts=list(end.conflicts),
         calls=end.calls,
         trace=command.trace,
         request=command.request,

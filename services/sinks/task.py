@@ -1,5 +1,6 @@
 """One command, opened: what is asked of this account, in plain form; and the account it is asked of."""
 
+from datetime import datetime
 from typing import Any, Protocol
 
 import msgspec
@@ -69,6 +70,8 @@ class Task(msgspec.Struct, kw_only=True):
     document: Document | Master | None
     echo_fields: frozenset[str]
     facet: str | None
+    source_modified_at: datetime | None = None
+    """When the source's object was last changed there, as far as its vendor tells."""
 
     @property
     def currency(self) -> str | None:
@@ -112,6 +115,7 @@ def open_task(target: Target, command: Command, raw: bytes) -> Task:
         policy=decode_policy(command.policy or b"{}"),
         document=document,
         echo_fields=frozenset(event.meta.echo_fields),
+        source_modified_at=event.meta.source_modified_at,
         facet=facet_of_type(value_of(command, "type"))
         if entity in topics.DOCUMENTS
         else master_facet(target, entity, source, currency),

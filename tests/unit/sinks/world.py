@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -146,6 +147,7 @@ class World:
         existing: bool = False,
         request: str | None = None,
         repair: bool = False,
+        source_modified_at: datetime | None = None,
     ) -> bytes:
         source_entity = source_entity or entity
         self.versions += 1
@@ -159,6 +161,7 @@ class World:
             connection=PEER,
             entity=source_entity,
             source_id=source_id,
+            source_modified_at=source_modified_at,
             observed_at=self.clock.now(),
             op=Operation.UPDATED,
             content_hash="x",
