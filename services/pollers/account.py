@@ -127,6 +127,7 @@ class AccountPoller:
         for state in self.streams:
             if stream in (None, "", state.facts.name):
                 state.due_at, state.paused, state.failures = self._clock.now(), None, 0
+                self._background.at_once(state.facts.name)
 
     def ask(self, request: RequestRecord, offset: int) -> None:
         """Takes a request, which is acted on between two polls; those of an offset known to be done are passed over."""
@@ -504,10 +505,9 @@ class AccountPoller:
             here[entity].add(ids)
         await self.compare(stream, here, began_at)
 
-    async def compare(
-        self, stream: Stream, here: Mapping[str, Ids], began_at: datetime, *, confirmed: bool = False
-    ) -> CursorRecord:
-        """Ends a complete comparison of ids: tells what it proves deleted, and remembers the rest (law 15)."""
+    async def compare(self, stream: Stream, here: Mapping[str, Ids], began_at: datetime, *, confirmed: bool = False) -> bool:
+        """Ends a complete comparison of ids: tells what it proves deleted, and remembers the rest (law 15). False where the
+        vendor named nothing of an entity that is known."""
         await self._refresh_state()
         silent = [entity for entity, ids in here.items() if not ids and self._seen.living[entity] and not confirmed]
         for entity in silent:
@@ -531,9 +531,9 @@ class AccountPoller:
         await self._tell_deletes(ruling.deletes, began_at)
         after = ruled(self.cursor(stream.name), found, ruling)
         if stream.kind == "full" and not missing and after == msgspec.structs.replace(cursor, scanned_at=after.scanned_at):
-            return after  # with every poll: nothing to remember
+            return True  # with every poll: nothing to remember
         await self.put_cursors([after])
-        return self.cursor(stream.name)
+        return not silent
 
     async def _missing(self, entity: str, ids: Ids) -> list[Missing]:
         """Known objects of an entity that are not among some ids."""

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import msgspec
 
 from bus.core.clock import Clock
-from bus.core.errors import BusError, CredentialError, CursorInvalid, PageUnmappable, StreamError, TransientError
+from bus.core.errors import BusError, CredentialError, CursorInvalid, PageUnmappable, StreamError, TransientError, Unavailable
 from bus.kit.budget import priority
 from bus.kit.connector import Connector, Page
 from bus.kit.manifest import Stream
@@ -93,9 +93,7 @@ class Account(Protocol):
         """Ends a comparison by a full read."""
         ...
 
-    async def compare(
-        self, stream: Stream, here: Mapping[str, Ids], began_at: datetime, *, confirmed: bool = False
-    ) -> CursorRecord:
+    async def compare(self, stream: Stream, here: Mapping[str, Ids], began_at: datetime, *, confirmed: bool = False) -> bool:
         """Ends a comparison."""
         ...
 
@@ -112,6 +110,10 @@ class Background:
         self._stream: Stream | None = None
         self._failures: dict[str, int] = {}
         self._not_before: dict[str, datetime] = {}
+
+    def at_once(self, stream: str) -> None:
+        """Waits no longer after a failure."""
+        self._not_before.pop(stream, None)
 
     async def step(self) -> bool:
         """One page of the work that is open, or of the next; False when there is nothing to do."""
@@ -216,8 +218,9 @@ class Background:
                 here[entity].add(some)
             yield
             priority.set(SCAN)
-        cursor = await self._account.compare(stream, here, began_at, confirmed=job is not None)
-        if job is not None and not cursor.absent:
+        if not await self._account.compare(stream, here, began_at, confirmed=job is not None):
+            raise Unavailable("the vendor named nothing of what is known to be there")
+        if job is not None and not self._account.cursor(stream.name).absent:
             await self._account.put_cursors([self._with(stream, None)])
 
     # --- failures ------------------------------------------------------------------------------------------------------------

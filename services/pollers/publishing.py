@@ -161,6 +161,8 @@ class Batch(msgspec.Struct, kw_only=True):
     pictures: set[str] = set()
     """Hashes of the pictures among `outgoing`."""
     counts: Counts
+    aside: list[dict[str, str]] = []
+    """Records set aside, for the log."""
     why: str = ""
     """What is wrong with the first record that cannot be mapped."""
 
@@ -238,6 +240,8 @@ class PageBuilder:
         """Applies a committed batch to memory."""
         self._privacy.published(batch.keys)
         self._pictures.committed(batch.pictures)
+        for place in batch.aside:
+            log.warning("record set aside", extra=place)
         for key, raw, record in batch.seen:
             self._seen.put(key, raw, record)
 
@@ -397,10 +401,8 @@ class PageBuilder:
         """A record that cannot be mapped is set aside with its sealed bytes; the rest go on. The same bytes do not die twice."""
         batch.counts.dead += 1
         batch.why = batch.why or str(error)
-        log.warning(
-            "record set aside",
-            extra={"connection": self._connection, "entity": record.entity, "id": record.id, "cause": str(error.cause)},
-        )
+        place = {"connection": self._connection, "entity": record.entity, "id": record.id, "cause": str(error.cause)}
+        batch.aside.append(place)
         seen = self._seen.get(record.entity, record.id)
         sealed, keys = self._privacy.seal_bytes(record.raw, tenant=self._tenant, connection=self._connection)
         batch.keys += keys

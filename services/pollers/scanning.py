@@ -107,8 +107,10 @@ def rule(cursor: CursorRecord, found: Comparison, *, confirmed: bool = False) ->
     # 3
     if agreed and len(gone) > ceiling(found.living) and not confirmed:
         return Ruling(absent=_names(gone), refused=len(gone))
-    left = [item for item in gone if item.name not in {one.name for one in agreed}]
-    return Ruling(deletes=agreed, absent=_names(left), is_proven=not left and not unclear)
+    told = {item.name for item in agreed}
+    left = [item for item in gone if item.name not in told]
+    kept = [name for name in cursor.absent if name.partition("|")[0] in found.silent]
+    return Ruling(deletes=agreed, absent=[*_names(left), *kept], is_proven=not left and not unclear)
 
 
 def ceiling(living: int) -> int:

@@ -31,7 +31,8 @@ class Poller:
         """A new process: everything it knows comes from the log."""
         self.state = AccountState(HERE)
         raw = {r.key.encode(): r.value for r in self.log.topic(topics.SEEN)}
-        seen = Seen(HERE, self.codec, raw)
+        self.offset = 0
+        seen = self.seen = Seen(HERE, self.codec, raw)
         seen.recall_held()
         cursors = {c.stream: c for c in (self.codec.decode("", r.value) for r in self.log.topic(topics.CURSORS))}
         applied = 0
