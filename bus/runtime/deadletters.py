@@ -35,6 +35,9 @@ POLLER = "poller"
 """Stage of letters whose object never became an event."""
 MICROSECONDS = 1_000_000
 
+DEAD_HINT = "dead.hint"
+"""Name of the value in which a command `dead:…` says what a person can do, where the error knew better than its cause."""
+
 _AGAIN = "then edit the object at its source, which sends it again"
 
 HINTS: dict[Cause, str] = {

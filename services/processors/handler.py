@@ -17,6 +17,7 @@ from bus.core.errors import FatalError, MappingError, RecordError, TransientErro
 from bus.core.expressions import SourceView
 from bus.core.identity import Entity, command_id
 from bus.core.topics import DEAD_LETTERS, ENTITIES, canonical, event_key, split_key
+from bus.runtime.deadletters import DEAD_HINT
 from bus.runtime.kafka import RECORD_BYTES_MAX
 from bus.runtime.publisher import Outgoing
 from schemas.canon import EventMeta, Operation
@@ -30,8 +31,6 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 """Stamp of a dead letter of which nothing is known: a clock would make a repeat differ."""
 STAGE = "processors"
 DETAIL_LENGTH_MAX = 500
-DEAD_HINT = "dead.hint"
-"""Name of the value in which a command `dead:…` says what a person can do, where the error knew better than its cause."""
 _TOO_LARGE_HINT = "make the object smaller at its source (lines, texts), or leave it out by `when`"
 
 

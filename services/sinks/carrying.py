@@ -6,6 +6,7 @@ in conflict or retired? then documents and master data go their own ways.
 
 from bus.core import topics
 from bus.core.errors import RecordError, WriteRejected
+from bus.runtime.deadletters import DEAD_HINT
 from schemas.system import Action, Cause, Command, IntentRecord, IntentState, LinkRecord, LinkState, Outcome, Standing
 from services.sinks.beginnings import Beginnings
 from services.sinks.debtors import Debtors
@@ -82,7 +83,10 @@ class Carrier:
         if reason.startswith("dead:"):
             _, cause, detail = [*reason.split(":", 2), "", ""][:3]
             known = Cause(cause) if cause in Cause.__members__ else Cause.UNKNOWN
-            return Settlement(standing=Standing.DEAD, outcome=Outcome.DEAD, cause=known, detail=detail, stage="processors")
+            hint = value_of(command, DEAD_HINT) or ""
+            return Settlement(
+                standing=Standing.DEAD, outcome=Outcome.DEAD, cause=known, detail=detail, hint=hint, stage="processors"
+            )
         if reason == "echo":
             return self._masters.echoed(open_task(self._target, command, raw))
         link = self._document_link(command) if command.target_entity in topics.DOCUMENTS else None

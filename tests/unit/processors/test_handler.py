@@ -10,6 +10,7 @@ from bus.core.configuration import parse
 from bus.core.policy import decode_policy
 from bus.core.topics import DEAD_LETTERS, canonical, event_key
 from bus.runtime.codec import Codec
+from bus.runtime.deadletters import DEAD_HINT
 from schemas import canon
 from schemas.canon import (
     AllowanceCharge,
@@ -28,7 +29,7 @@ from schemas.canon import (
 )
 from schemas.system import Action, Cause, Command, CommandKind
 from services.processors import handler as module
-from services.processors.handler import DEAD_HINT, Again, Handler
+from services.processors.handler import Again, Handler
 from services.processors.routes import compile_routes
 
 CONFIGURATION = """

@@ -8,7 +8,7 @@ import pytest
 
 from bus.core.errors import RecordError, WriteRejected
 from bus.core.policy import WritePolicy
-from bus.runtime.deadletters import HINTS
+from bus.runtime.deadletters import DEAD_HINT, HINTS
 from schemas import canon
 from schemas.system import Action, Cause, Outcome, Standing
 from tests.fakes import company, order
@@ -182,6 +182,14 @@ async def test_what_the_processors_refuse_is_told_once_by_the_sink() -> None:
     world.replay(raw, reason="dead:MISSING_TABLE_ROW:table vat has no row for 4")
     await world.live()
     assert [letter.detail[-1] for letter in letters(world)] == ["3", "4"]
+
+
+async def test_a_hint_of_the_processors_own_is_told_before_that_of_the_cause() -> None:
+    world = World()
+    resolved = {DEAD_HINT: "mend the row tax_code=7"}
+    world.command(company(), action=Action.NONE, reason="dead:SOURCE_INCONSISTENT:x", resolved=resolved)
+    await world.live()
+    assert [letter.hint for letter in letters(world)] == ["mend the row tax_code=7"]
 
 
 async def test_a_newer_configuration_that_knows_the_value_closes_the_dead_letter_of_a_written_document() -> None:
