@@ -37,7 +37,7 @@ _keys = click.option(
 
 
 @click.command()
-@click.argument("source_connection")
+@click.argument("source_connection", required=False)
 @as_json_option
 @click.option("--flow", help="Only through this flow.")
 @click.option("--entity", help="Only this entity.")
@@ -49,7 +49,7 @@ _keys = click.option(
 @_dry_run
 @click.option("--wait", is_flag=True, help="Show how far it is, and end with it: exit 1 unless it was done.")
 def replay(
-    source_connection: str,
+    source_connection: str | None,
     as_json: bool,
     flow: str | None,
     entity: str | None,
@@ -61,14 +61,19 @@ def replay(
     dry_run: bool,
     wait: bool,
 ) -> None:
-    """Send what the log holds of SOURCE_CONNECTION through its flows again, beside what goes on.
+    """Send what the log holds of SOURCE_CONNECTION through its flows again, beside what goes on. --flow alone says it, too.
 
     What the target has already is not written again: a replay after which nothing was wrong writes nothing.
     """
+    if source_connection is None:
+        if flow is None:
+            raise click.UsageError("say what to replay: SOURCE_CONNECTION, or --flow")
+        source_connection = connected(lambda settings, codec: _source_of(settings, codec, flow))
+    source = source_connection
     if dry_run:
         _foresee(
             "replay",
-            source_connection,
+            source,
             entity,
             keys,
             flows=(flow,) if flow else (),
@@ -85,7 +90,7 @@ def replay(
         asked = await ask_replay(
             settings,
             codec,
-            source_connection,
+            source,
             flow=flow,
             entity=entity,
             keys=keys,
@@ -107,6 +112,13 @@ def replay(
             click.echo(_end(item))
     if any(str(item.state) != "DONE" for item in jobs):
         sys.exit(1)
+
+
+async def _source_of(settings: "BusSettings", codec: "Codec", flow: str) -> str:
+    from bus.runtime import requests
+    from bus.runtime.published import read_published
+
+    return requests.require_flow((await read_published(settings, codec)).configuration, flow).from_.connection
 
 
 def _foresee(

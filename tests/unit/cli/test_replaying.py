@@ -42,6 +42,13 @@ def test_all_that_may_be_said_of_a_replay(terminal: Terminal) -> None:
     }
 
 
+def test_a_flow_says_its_source(terminal: Terminal) -> None:
+    terminal.said("replay", "--flow", ORDERS)
+    assert (only(terminal).connection, only(terminal).args) == (SHOP, {"flow": ORDERS})
+    assert "SOURCE_CONNECTION, or --flow" in terminal.said("replay", code=2)
+    assert "unknown flow 'nope'" in terminal.said("replay", "--flow", "nope", code=78)
+
+
 def test_keys_of_several_entities_make_a_request_each(terminal: Terminal) -> None:
     terminal.said("replay", SHOP, "--key", f"{SHOP}|customer|1", "--key", f"{SHOP}|sales_invoice|2")
     assert [item.args for item in terminal.board.asked] == [
