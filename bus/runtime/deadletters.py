@@ -38,29 +38,30 @@ MICROSECONDS = 1_000_000
 DEAD_HINT = "dead.hint"
 """Name of the value in which a command `dead:…` says what a person can do, where the error knew better than its cause."""
 
-_AGAIN = "then edit the object at its source, which sends it again"
+_AGAIN = "then `bus dead-letters redrive`"
 
 HINTS: dict[Cause, str] = {
     Cause.UNKNOWN: "look at the detail",
-    Cause.MAPPING_ERROR: "correct the value at its source, and the change is read by itself; or extend the connector's mapping",
-    Cause.WRITE_REJECTED: f"the target's own words say why; correct it there or at the source, {_AGAIN}",
+    Cause.MAPPING_ERROR: "correct the value at its source, and the change is read by itself; or extend the connector's mapping, "
+    f"{_AGAIN}",
+    Cause.WRITE_REJECTED: f"the target's own words say why; correct it at the source, which sends it again, or there, {_AGAIN}",
     Cause.WRITE_CONFLICT: f"somebody edits the object at the same time; wait until it rests, {_AGAIN}",
-    Cause.AMBIGUOUS_MATCH: f"more than one object answers: merge them at the target, {_AGAIN}",
-    Cause.AMBIGUOUS_WRITE: f"look whether the object exists at the target and remove what is half there, {_AGAIN}",
-    Cause.TOTALS_MISMATCH: "compare the two documents; the target's rounding or tax codes differ",
+    Cause.AMBIGUOUS_MATCH: f"more than one object answers: merge them at the target, {_AGAIN}; or say which with `bus link`",
+    Cause.AMBIGUOUS_WRITE: "look whether the object exists at the target; say so with `bus link`, or that nothing was made there",
+    Cause.TOTALS_MISMATCH: f"compare the two documents, whose rounding or tax codes differ: correct the table, {_AGAIN}",
     Cause.MISSING_DEPENDENCY: f"create the objects named at the target, {_AGAIN}",
     Cause.MISSING_TABLE_ROW: f"add the row named to the flow's table and run `bus apply`, {_AGAIN}",
     Cause.UNKNOWN_VALUE: f"unknown to the bus: add it to the table and run `bus apply`, or extend the mapping; {_AGAIN}",
-    Cause.BACKFILL_INCOMPLETE: "wait until the target account has been read once",
+    Cause.BACKFILL_INCOMPLETE: "wait until the target account has been read once; `bus status` says how far it is",
     Cause.SUBJECT_KEY_MISSING: "the key of sealed data is not on bus.subject-keys: check its retention and the master key",
-    Cause.CREDENTIAL: "the vendor refuses the credential: put a new one into the secrets folder and it goes on by itself",
+    Cause.CREDENTIAL: "the vendor refuses the credential: `bus grants list` says what it needs; the record goes on by itself",
     Cause.CONNECTION_UNAVAILABLE: "the vendor is away; the record goes on by itself",
-    Cause.UNRESOLVED_REFERENCE: "the record refers to an object that cannot be read",
-    Cause.SOURCE_INCONSISTENT: "the source's totals contradict each other; correct the document there",
+    Cause.UNRESOLVED_REFERENCE: f"the record refers to an object that cannot be read; see that it is there, {_AGAIN}",
+    Cause.SOURCE_INCONSISTENT: "the source's totals contradict each other; correct the document there, and it is read by itself",
     Cause.TOO_LARGE: "make the object smaller at its source, or leave it out by a filter",
-    Cause.LINK_CONFLICT: f"two objects claim one: merge them where they are two, {_AGAIN}",
-    Cause.BRAKE_OPEN: "the brake is open: nothing is written until a probe succeeds or an operator closes it",
-    Cause.BUG: "a bug of the bus: report it with what `bus dead-letters show` says; its bytes are kept",
+    Cause.LINK_CONFLICT: "two objects claim one: say with `bus link` which it is, or merge them where they are two",
+    Cause.BRAKE_OPEN: "nothing is written until a probe succeeds or an operator closes the brake; `bus brake list` says why",
+    Cause.BUG: f"a bug of the bus: report it with what `bus dead-letters show` says; its bytes are kept; once mended, {_AGAIN}",
 }
 
 
