@@ -83,6 +83,8 @@ def remarks(books: "Books") -> list[str]:
         for s in books.streams
         if s.deletes_refused
     ]
+    lines += [f"STREAM STANDS STILL: {s.connection}, {s.stream}: {s.paused}" for s in books.streams if s.paused]
+    lines += [f"being read anew: {s.connection}, {s.stream}" for s in books.streams if s.resync]
     return lines
 
 

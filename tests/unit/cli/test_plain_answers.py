@@ -136,12 +136,15 @@ def test_what_somebody_has_to_look_at() -> None:
         OpenBrake(connection="exact-nl", flow=FLOWS[0], by_hand=False, reason="10 failed", opened_at=NOW),
     ]
     found.streams[0].deletes_refused = 412
+    found.streams[0].paused, found.streams[0].resync = "AccessDenied: scope", True
     assert looking.remarks(found) == [
         f"oldest waiting: since 2026-11-21 12:04:46 in {FLOWS[0]} (`bus parked list --flow {FLOWS[0]}`)",
         "BRAKE OPEN by hand: exact-nl: since 2026-11-21 12:04:46: closing the year",
         f"BRAKE OPEN by itself: exact-nl, flow {FLOWS[0]}: since 2026-11-21 12:04:46: 10 failed",
         "DELETES REFUSED: exact-nl: 412 objects of stream product_category are missing there, too many to believe: "
         "`bus resync exact-nl --stream product_category --confirm-deletes` if they are gone",
+        "STREAM STANDS STILL: exact-nl, product_category: AccessDenied: scope",
+        "being read anew: exact-nl, product_category",
     ]
     assert looking.remarks(books()) == []
 
