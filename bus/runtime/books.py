@@ -20,6 +20,7 @@ from bus.core.configuration import Configuration, Flow
 from bus.core.errors import NetworkFailure
 from bus.runtime import kafka
 from bus.runtime.codec import Codec
+from bus.runtime.kafka import OffsetLost
 from bus.runtime.reader import BEGINNING, LogReader
 from bus.runtime.settings import BusSettings
 from schemas.system import BrakeRecord, CursorRecord, IntentState, SeenRecord, Standing, StandingRecord, StateRecord
@@ -27,6 +28,8 @@ from schemas.system import BrakeRecord, CursorRecord, IntentState, SeenRecord, S
 T = TypeVar("T")
 
 PROCESSOR_GROUP = "bus-processors"
+MARKERS_MAX = 200
+"""Offsets up to which a lag is told by reading: a longer one is no matter of a few markers."""
 
 
 class FlowBook(msgspec.Struct, kw_only=True):
@@ -119,6 +122,7 @@ class BookReader:
         self._settings = settings
         self._codec = codec
         self._reader = LogReader(settings, "books")
+        self._tails = LogReader(settings, "books-outbound")
         self._admin = kafka.admin(settings)
         self._values: dict[str, dict[bytes, bytes]] = defaultdict(dict)
         self._opened = False
@@ -140,6 +144,7 @@ class BookReader:
     async def close(self) -> None:
         """Ends reading."""
         await self._reader.close()
+        await self._tails.close()
 
     async def _follow(self) -> None:
         names = (topics.STATE, topics.SEEN, topics.CURSORS)
@@ -210,9 +215,21 @@ class BookReader:
         names = sorted(configuration.connections)
         ends = await asyncio.to_thread(self._ends, [TopicPartition(topics.outbound(name), 0) for name in names])
         for name in names:
-            lag = max(0, ends.get((topics.outbound(name), 0), 0) - settled.get(name, 0))
-            # The last offset of a topic written in transactions is a marker that nobody settles.
-            books.outbound_lag[name] = lag if lag > 1 or not settled.get(name) else 0
+            begin, end = settled.get(name, 0), ends.get((topics.outbound(name), 0), 0)
+            lag = max(0, end - begin)
+            books.outbound_lag[name] = lag if lag > MARKERS_MAX else await self._commands(topics.outbound(name), begin, end)
+
+    async def _commands(self, topic: str, begin: int, end: int) -> int:
+        """Commands in a short span of an outbound topic: what ends a transaction takes an offset too, and nobody settles it."""
+        if begin >= end:
+            return 0
+        await self._tails.assign(topic, {0: begin})
+        try:
+            return sum([len(batch) async for batch in self._tails.read_to(topic, {0: end})])
+        except OffsetLost:  # retention took what an account that was away has not read: all of it waits
+            return end - begin
+        finally:
+            await self._tails.unassign(topic, 0)
 
     def _processor_lag(self) -> int:
         places = [
