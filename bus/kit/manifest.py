@@ -93,9 +93,10 @@ class Stream(Facts):
     """Default seconds between polls."""
     calls_per_poll: int = 1
     """Calls of a poll that finds nothing: for the forecast."""
+    full_read_calls: int = 1
+    """Calls of a full read of few objects, everything joined to them included: for the cost of a comparison."""
     objects_per_call: int | None = None
-    """Whole objects that a call of a full read brings, all that is joined to them included; none: a page of them. For the cost of
-    a comparison."""
+    """Further objects that each further call of it brings; none: a page of them."""
     calls_per_object: int = 1
     """Calls of reading one object by itself, at most."""
     deletes: Literal["feed", "none", "scan"] = "none"

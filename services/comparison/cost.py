@@ -8,7 +8,7 @@ import msgspec
 from bus.core.configuration import Connection
 from bus.kit.manifest import Manifest, Stream
 
-CHECKS = 1
+CHECKS = 2
 """Calls that ask who the account is."""
 DAY_S = 86_400
 
@@ -62,9 +62,9 @@ def account_cost(
 
 
 def whole_calls(stream: Stream, counts: Mapping[str, int]) -> int:
-    """Calls of a full read: what a poll costs that finds nothing, and one for so many objects."""
+    """Calls of a full read: what few objects cost, and one for so many more of each entity."""
     share = stream.objects_per_call or stream.page_size_max
-    return stream.calls_per_poll + sum(max(1, math.ceil(counts.get(name, 0) / share)) for name in stream.entities)
+    return stream.full_read_calls + sum(math.ceil(counts.get(name, 0) / share) for name in stream.entities)
 
 
 def duration(connection: Connection, manifest: Manifest, calls: int) -> tuple[int, str | None]:

@@ -99,7 +99,8 @@ class Masters:
         changes = list(end.changes)
         before = self._state.standing(task.command.flow, task.source)
         if before is not None and end.applied is not None:
-            applied = msgspec.structs.replace(before, applied=dict(end.applied))
+            otherwise = dict(end.otherwise if end.otherwise is not None else before.otherwise)
+            applied = msgspec.structs.replace(before, applied=dict(end.applied), otherwise=otherwise)
             key = standing_key(self._state.connection, task.command.flow, task.source)
             changes.append((key, StateRecord(connection=self._state.connection, standing=applied)))
         await self._target.ledger.commit(Entry(state=self._state, changes=changes))
