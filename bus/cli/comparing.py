@@ -2,12 +2,12 @@
 
 import sys
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from bus.cli.session import as_json_option, connected, emit, table
+from bus.cli.session import MOMENT, as_json_option, connected, emit, table
 
 if TYPE_CHECKING:
     from schemas.system import RequestRecord
@@ -82,12 +82,7 @@ def _lines(item: Any) -> list[str]:
 @click.command()
 @click.argument("flow")
 @click.option("--sample", type=click.IntRange(1), metavar="N", help="Only N source objects, chosen by chance.")
-@click.option(
-    "--since",
-    type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]),
-    metavar="DATE",
-    help="Only what its vendor says was changed since then (UTC).",
-)
+@click.option("--since", type=MOMENT, help="Only what its vendor says was changed since then (2026-11-21, 3d).")
 @click.option("--repair", is_flag=True, help="Ask the services to mend what differs. Nothing is ever deleted.")
 @click.option("--yes", is_flag=True, help="Do not ask before calling the vendors.")
 @as_json_option
@@ -98,7 +93,7 @@ def reconcile(flow: str, sample: int | None, since: datetime | None, repair: boo
     """
     from services.comparison import reconciling
 
-    scope = reconciling.Scope(flow=flow, sample=sample, since=since.replace(tzinfo=UTC) if since is not None else None)
+    scope = reconciling.Scope(flow=flow, sample=sample, since=since)
     price = connected(lambda settings, codec: reconciling.cost(settings, codec, scope))
     _show_cost(price)
     _agreed(yes)

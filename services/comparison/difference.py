@@ -17,11 +17,12 @@ from bus.runtime.follow import SubjectKeys
 from bus.runtime.privacy import MasterKey, Privacy
 from bus.runtime.publication import read_published
 from bus.runtime.settings import BusSettings
+from bus.runtime.state import AccountState
 from services.comparison.foresight import Account, Foreseen, Foresight, foresee_all
 from services.comparison.knowledge import account_states, newest_events
 from services.comparison.rehearsal import RecordedAccount, silent_connector
 from services.comparison.selection import Selection, chosen_routes
-from services.processors.routes import compile_routes
+from services.processors.routes import Route, compile_routes
 
 
 class Preview(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,7 +71,19 @@ async def preview(settings: BusSettings, codec: Codec, selection: Selection) -> 
         items = await foresee_all(foresight, accounts, chosen, events, codec, look_up, repair=selection.repair)
     finally:
         await keys.stop()
-    return Preview(configuration=published.version, items=items, left_out=left_out, notes=_notes(selection, events))
+    notes = [*_notes(selection, events), *_brakes(chosen, states)]
+    return Preview(configuration=published.version, items=items, left_out=left_out, notes=notes)
+
+
+def _brakes(chosen: Sequence[Route], states: Mapping[str, AccountState]) -> list[str]:
+    """Open brakes: what is told waits behind them."""
+    found = []
+    for route in chosen:
+        for flow, what in (("", f"account {route.flow.to.connection}"), (route.flow.name, f"flow {route.flow.name}")):
+            brake = states[route.flow.to.connection].brakes.get(flow)
+            if brake is not None and brake.open:
+                found.append(f"the brake of {what} is open: what is told here waits until it closes")
+    return list(dict.fromkeys(found))
 
 
 def _notes(selection: Selection, events: Mapping[str, Mapping[str, bytes]]) -> list[str]:

@@ -20,7 +20,7 @@ from services.processors.handler import Handler
 from services.processors.routes import Route, Routes
 from services.sinks.carrying import Carrier
 from services.sinks.desired import facet_of_type, has_place, value_of, with_values
-from services.sinks.settlement import Settlement
+from services.sinks.settlement import Settlement, is_stale
 from services.sinks.task import Document, Opener
 
 What = Literal["create", "update", "deactivate", "delete", "link", "nothing", "filtered", "waits", "dead", "cannot compare"]
@@ -28,6 +28,7 @@ WHATS: tuple[What, ...] = get_args(What)
 ROUNDS_MAX = 6
 """An object may lead to others of the target (a match, a debtor), each looked up in one more reading of its topic."""
 CURRENCY_LOOKS_MAX = 50
+ASKED = "dry-run"
 NOT_ASKED = "the vendor's own search, which comes first, was not asked"
 
 
@@ -90,7 +91,7 @@ class Foresight:
         assert command.source and command.flow and command.target_entity
         before = account.state.standing(command.flow, command.source)
         base = Foreseen(flow=command.flow, source=command.source, what="nothing")
-        if before is not None and (command.seq, command.config_version) < (before.seq, before.config_version):
+        if before is not None and is_stale(command, before):
             return msgspec.structs.replace(base, detail="a newer version has settled already", target=before.external_id)
         if self._has_open_write(account.state, command):
             return msgspec.structs.replace(base, what="waits", detail="an earlier write of this object has not ended")
@@ -210,8 +211,8 @@ async def foresee_all(
     for entity, found in events.items():
         for key, raw in found.items():
             for route, command, framed in foresight.commands(chosen, entity, key, raw):
-                asked = msgspec.structs.replace(command, repair=True) if repair else command
-                waiting.append((route, asked, codec.encode(route.topic, asked) if repair else framed))
+                asked = msgspec.structs.replace(command, request=ASKED, repair=repair)  # as it would come, asked for
+                waiting.append((route, asked, framed))
     # 2
     unread: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
     for route, command, _ in waiting:
