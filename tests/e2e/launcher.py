@@ -21,8 +21,7 @@ from confluent_kafka import Producer
 
 from bus.core.clock import SystemClock
 from bus.kit import client, manifest, registry
-from bus.runtime import kafka, publisher
-from bus.runtime.settings import BusSettings
+from bus.runtime import publisher
 
 FLUSH_S = 10.0
 READS = ("GET", "HEAD")
@@ -67,16 +66,6 @@ def struck_after_write(number: int, blow: signal.Signals) -> None:
             await self._inner.aclose()
 
     client.pooled_transport = lambda *given, **named: Struck(real(*given, **named))  # type: ignore[attr-defined, assignment]
-
-
-def lasting_member(instance: str) -> None:
-    """A process that comes back under the same name takes its slots at once: for builds that do not know BUS_INSTANCE yet."""
-    real = kafka.consumer_config
-
-    def config(settings: BusSettings, name: str, *, group: str | None = None, **over: Any) -> dict[str, Any]:
-        return real(settings, name, group=group, **over) | ({} if group is None else {"group.instance.id": instance})
-
-    kafka.consumer_config = config
 
 
 def strike(blow: signal.Signals) -> None:
@@ -129,8 +118,6 @@ if __name__ == "__main__":
         struck_after_write(asked.freeze_after_write, signal.SIGSTOP)
     if asked.call_timeout is not None or asked.settle is not None:
         patient_for(asked.call_timeout, asked.settle)
-    if (instance := os.environ.get("BUS_INSTANCE")) and "instance" not in BusSettings.model_fields:
-        lasting_member(instance)
     if asked.broken:
         from tests.faults import broken
 

@@ -1,5 +1,6 @@
 """What a scenario found: figures, some of which have a bound. A scenario holds when every bound does."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,6 +42,8 @@ class Figures:
     found: list[Figure] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     """What was lost, doubled or wrong, one by one: for whoever looks for the cause."""
+    say: Callable[[str], None] = lambda _: None
+    """Told each bounded figure as it is found."""
 
     def tell(self, name: str, value: float | int | str) -> None:
         """A figure without a bound."""
@@ -58,6 +61,7 @@ class Figures:
     def most(self, name: str, value: float | int, most: float | int) -> None:
         """A number with an upper bound."""
         self.found.append(Figure(name, value, most=most))
+        self.say(f"      {self.found[-1]}")
 
     def least(self, name: str, value: float | int, least: float | int) -> None:
         """A number with a lower bound: mostly that what was to be done was done."""

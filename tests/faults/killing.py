@@ -109,12 +109,12 @@ async def processor_killed(run: Run) -> Figures:
         figures.tell("commands", len(asked))
         figures.zero("lost", [f"{e.key} {e.value.meta.seq}" for e in own if (e.key, e.value.meta.seq) not in asked])
         figures.zero("order breaks", oracle.order_breaks(commands))
-        await judge_target(bed, load, figures)
+        figures.zero("second creates", await judge_target(bed, load, figures))
     return figures
 
 
-async def judge_target(bed: Bed, load: Customers, figures: Figures) -> None:
-    """Each customer is at the target once, with its newest name."""
+async def judge_target(bed: Bed, load: Customers, figures: Figures) -> list[str]:
+    """Each customer is at the target, with its newest name; returns those that are there twice."""
     there = await named(bed.exact)
     stale = []
     for number, version in load.versions.items():
@@ -124,7 +124,7 @@ async def judge_target(bed: Bed, load: Customers, figures: Figures) -> None:
             stale.append(f"customer {number}: {', '.join(sorted(names))} instead of v{version}")
     figures.zero("missing at the target", [f"customer {number}" for number in load.versions if number not in there])
     figures.zero("stale at the target", stale)
-    figures.zero("second creates", second_customers(there))
+    return second_customers(there)
 
 
 def second_customers(there: dict[int, list[dict[str, Any]]]) -> list[str]:

@@ -42,15 +42,22 @@ class Customers:
         self.versions: dict[int, int] = {}
         """Newest version by number."""
         self._ids: dict[int, str] = {}
+        self._last = 0
         self.changes = 0
 
     async def make(self, count: int) -> None:
         """New customers."""
         for _ in range(count):
-            number = len(self.versions) + 1
-            await self._vendor.tell("edit", {"entity": "customer", "id": "new", "fields": company(number)})
-            self.versions[number] = 0
-            self.changes += 1
+            await self.make_one()
+
+    async def make_one(self) -> int:
+        """A new customer; its number."""
+        self._last += 1
+        number = self._last
+        await self._vendor.tell("edit", {"entity": "customer", "id": "new", "fields": company(number)})
+        self.versions[number] = 0
+        self.changes += 1
+        return number
 
     async def learn(self) -> None:
         """Which id each customer has."""

@@ -32,6 +32,7 @@ class Proxy:
         self._delay_s = dict.fromkeys(Way, 0.0)
         self._swallows = dict.fromkeys(Way, False)
         self._is_cut = False
+        self._forgotten_before = 0
         self.connections = 0
         """Connections taken so far."""
         self.refused = 0
@@ -73,6 +74,10 @@ class Proxy:
         for way in ways or tuple(Way):
             self._swallows[way] = True
 
+    def forget(self) -> None:
+        """What a router does that lost its table: connections open now are swallowed for good, both ways; new ones go through."""
+        self._forgotten_before = self.connections
+
     def delay(self, seconds: float, *ways: Way) -> None:
         """Every chunk waits so long."""
         for way in ways or tuple(Way):
@@ -84,7 +89,8 @@ class Proxy:
 
     def heal(self) -> None:
         """As before. What was swallowed is gone for good, so its connections are ended: no stream may go on with a hole in it."""
-        was_swallowing = any(self._swallows.values())
+        was_swallowing = any(self._swallows.values()) or self._forgotten_before > 0
+        self._forgotten_before = 0
         self._is_cut = False
         self._swallows = dict.fromkeys(Way, False)
         self._delay_s = dict.fromkeys(Way, 0.0)
@@ -99,6 +105,7 @@ class Proxy:
             _abort(writer)
             return
         self.connections += 1
+        number = self.connections
         try:
             far_reader, far_writer = await asyncio.open_connection(*self._target)
         except OSError:
@@ -106,8 +113,8 @@ class Proxy:
             return
         self._writers |= {writer, far_writer}
         ways = [
-            asyncio.ensure_future(self._carry(Way.THERE, reader, far_writer)),
-            asyncio.ensure_future(self._carry(Way.BACK, far_reader, writer)),
+            asyncio.ensure_future(self._carry(number, Way.THERE, reader, far_writer)),
+            asyncio.ensure_future(self._carry(number, Way.BACK, far_reader, writer)),
         ]
         self._tasks |= set(ways)
         try:
@@ -121,18 +128,21 @@ class Proxy:
                 self._writers.discard(each)
                 _abort(each)
 
-    async def _carry(self, way: Way, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _carry(self, number: int, way: Way, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
             while chunk := await reader.read(CHUNK_BYTES):
-                if self._swallows[way]:
+                if self._is_lost(number, way):
                     continue
                 if self._delay_s[way]:
                     await asyncio.sleep(self._delay_s[way])
                 writer.write(chunk)
                 await writer.drain()
                 self.bytes[way] += len(chunk)
-        if self._swallows[way]:
+        if self._is_lost(number, way):
             await asyncio.Event().wait()  # an end is not heard either
+
+    def _is_lost(self, number: int, way: Way) -> bool:
+        return self._swallows[way] or number <= self._forgotten_before
 
     def _end_connections(self) -> None:
         for writer in list(self._writers):

@@ -1,12 +1,19 @@
 """The table of the campaign."""
 
-from tests.faults import killing, zombies
+from tests.faults import killing, outages, zombies
 from tests.faults.campaign import Scenario
 
 SCENARIOS = (
     Scenario(1, "kill -9 of the poller at random moments", "lost 0; read-committed duplicates 0", killing.poller_killed),
     Scenario(2, "kill -9 of the processor at random moments", "lost 0; order breaks per object 0", killing.processor_killed),
     Scenario(3, "kill -9 of the sink between the vendor's answer and the commit", "second creates 0", killing.sink_killed),
+    Scenario(
+        4,
+        "broker stopped 20 s under load; kill -9 of the broker",
+        "lost 0; no hung transactions; no restart",
+        outages.broker_away,
+    ),
+    Scenario(5, "network cut; half-open connections", "recovery time; detection time", outages.network_cut),
     Scenario(
         16,
         "two of everything, a half of it stopped longer than its session",

@@ -15,9 +15,8 @@ from tests.faults.killing import (
     judge_canonical,
     judge_documents,
     judge_target,
-    second_customers,
 )
-from tests.faults.load import Customers, named
+from tests.faults.load import Customers
 
 SESSION_S = 8
 FROZEN_S = SESSION_S + 5
@@ -50,9 +49,7 @@ async def two_of_everything(run: Run) -> Figures:
         figures.tell("zombies that were told", zombies)
         figures.tell("objects settled", sum(book.settled for book in books.flows))
         await judge_canonical(bed, load, figures)
-        there = await named(bed.exact)
-        await judge_target(bed, load, figures)
-        await judge_documents(bed, figures, second_customers(there))
+        await judge_documents(bed, figures, await judge_target(bed, load, figures))
     return figures
 
 
