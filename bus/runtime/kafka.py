@@ -24,6 +24,9 @@ TRANSACTION_TIMEOUT_S = 10.0
 """Law 21: how long a transaction may stand open; after it the broker aborts it."""
 REQUEST_TIMEOUT_S = 10.0
 """Of one admin or metadata request."""
+SILENCE_S = 12.0
+"""A request of a reader unanswered for so long: its connection is taken for lost and made anew. librdkafka would wait a minute;
+for transactional producers it takes the transaction's own time."""
 RECORD_BYTES_MAX = 8 * 1024 * 1024 - 4096
 """Largest record: max.message.bytes of the topics less room for the batch around it."""
 
@@ -183,6 +186,7 @@ def consumer_config(settings: BusSettings, name: str, *, group: str | None = Non
         "isolation.level": "read_committed",
         "enable.partition.eof": True,
         "fetch.wait.max.ms": 100,
+        "socket.timeout.ms": int(SILENCE_S * 1000),
         "fetch.queue.backoff.ms": 5,
         "queued.min.messages": 1_000_000,
         "queued.max.messages.kbytes": 262_144 if group is None else 16_384,
@@ -219,4 +223,5 @@ def producer_config(settings: BusSettings, name: str, *, transactional_id: str |
 
 def admin(settings: BusSettings) -> AdminClient:
     """An admin client. Its calls block: use it in a thread."""
-    return AdminClient(_connection(settings) | {"client.id": client_id(settings, "admin")})
+    silence = {"socket.timeout.ms": int(SILENCE_S * 1000)}
+    return AdminClient(_connection(settings) | silence | {"client.id": client_id(settings, "admin")})

@@ -116,7 +116,7 @@ def _settings(settings: BusSettings) -> dict[str, Any]:
         "broker_session_timeout": SESSION_S,
         "broker_heartbeat_interval": 2.0,
         "broker_rebalance_timeout": 15.0,
-        "broker_request_timeout": 30.0,
+        "broker_request_timeout": 20.0,  # above the rebalance time-out: joining waits that long for its answer
         "broker_commit_interval": COMMIT_INTERVAL_S,
         "broker_max_poll_records": 500,
         "consumer_auto_offset_reset": "earliest",  # canonical topics are compacted: what is left is what counts

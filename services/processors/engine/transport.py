@@ -15,6 +15,10 @@ from faust.transport.drivers import aiokafka as driver
 REVOKE_TIMEOUT_S = 5.0
 """For settling and committing before partitions are given away; less than the rebalance time-out."""
 
+SILENCE_S = 12.0
+"""A produce request unanswered for so long: its connection is taken for lost and made anew, and the batch sent again under its
+number. The batch itself waits for `producer_request_timeout`, and aiokafka has one setting for both."""
+
 log = logging.getLogger(__name__)
 
 
@@ -23,6 +27,11 @@ class IdempotentProducer(driver.Producer):
 
     def _settings_extra(self) -> Mapping[str, Any]:
         return {**super()._settings_extra(), "acks": "all", "enable_idempotence": True}
+
+    def _new_producer(self, transactional_id: str | None = None) -> Any:
+        producer = super()._new_producer(transactional_id)
+        producer.client._request_timeout_ms = int(SILENCE_S * 1000)  # noqa: SLF001
+        return producer
 
 
 class CommittedThread(driver.AIOKafkaConsumerThread):
