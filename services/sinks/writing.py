@@ -161,9 +161,9 @@ class Writer:
         self, write: Write, step: Step, index: int, intent: IntentRecord, done: Mapping[str, StepResult]
     ) -> tuple[StepResult, IntentRecord]:
         """What an open step ended in, by its class (law 6)."""
-        remaining_s = self._until_over_s(intent)
-        if remaining_s > 0:
-            raise Settle(f"{write.entity} {step.name}: an earlier call may still be under way", retry_after_s=remaining_s)
+        over_s = self._over_s(intent)
+        if over_s < 0:
+            raise Settle(f"{write.entity} {step.name}: an earlier call may still be under way", retry_after_s=-over_s)
         match step.idempotency:
             case IdempotencyClass.KEY | IdempotencyClass.REPEATABLE:
                 return await self._perform(write, step, index, intent, done)
@@ -182,13 +182,13 @@ class Writer:
         if found is not None:
             return found, intent
         settle_s = next((facts.settle_s for facts in self._facts(write) if facts.name == step.name), 0)
-        settled_at = intent.opened_at + timedelta(seconds=self._connector.manifest.call_timeout_s + settle_s)
-        if intent.searches_empty == 0 or self._clock.now() < settled_at:
+        remaining_s = settle_s - self._over_s(intent)  # from the end of the call, not from the intent: its commit may take long
+        if intent.searches_empty == 0 or remaining_s > 0:
             searched = msgspec.structs.replace(intent, searches_empty=intent.searches_empty + 1, searched_at=self._clock.now())
             await self._ledger.commit(Entry(state=self._state, changes=[self._change(searched)]))
-            wait_s = max(1.0, (settled_at - self._clock.now()).total_seconds())
             raise Settle(
-                f"{write.entity} {step.name}: not found yet; absence is proven after the settle time", retry_after_s=wait_s
+                f"{write.entity} {step.name}: not found yet; absence is proven after the settle time",
+                retry_after_s=max(1.0, remaining_s),
             )
         return await self._perform(write, step, index, intent, done)
 
@@ -196,12 +196,12 @@ class Writer:
         facts = self._connector.manifest.writes.get(write.entity)
         return facts.steps if facts else ()
 
-    def _until_over_s(self, intent: IntentRecord) -> float:
-        """Seconds until no earlier owner's call can still arrive."""
+    def _over_s(self, intent: IntentRecord) -> float:
+        """Seconds since no call of this or an earlier owner can still arrive; negative while one can."""
         if intent.boot_id == self._clock.boot_id() and intent.boot_id:
-            return max(0.0, (intent.deadline_boot_ms - self._clock.boot_ms()) / 1000)
+            return (self._clock.boot_ms() - intent.deadline_boot_ms) / 1000
         span = timedelta(seconds=COMMIT_TIMEOUT_S + 2 * self._connector.manifest.call_timeout_s)
-        return max(0.0, (intent.opened_at + span - self._clock.now()).total_seconds())
+        return (self._clock.now() - intent.opened_at - span).total_seconds()
 
     async def _refused(self, intent: IntentRecord, index: int) -> None:
         """A definite refusal ends the attempt; the next one has another key."""

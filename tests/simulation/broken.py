@@ -1,6 +1,119 @@
 """Broken builds: each takes one guard away. A simulation that does not fail on them would prove nothing."""
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, NamedTuple
 
-BROKEN: dict[str, Callable[[], AbstractContextManager[None]]] = {}
+import msgspec
+
+import services.sinks.account
+import services.sinks.ledger
+import services.sinks.settlement
+from schemas.system import IntentState
+from services.sinks.beginnings import Beginnings
+from services.sinks.ledger import Entry, Ledger, Offsets
+from services.sinks.locks import KeyLocks
+from services.sinks.masters import Masters
+from services.sinks.writing import Writer
+from tests.simulation.kafka import Broker
+
+
+class Build(NamedTuple):
+    """Which machine must catch it, by which promise, and how it is broken."""
+
+    machine: str
+    caught_by: str
+    broken: Callable[[], AbstractContextManager[None]]
+
+
+@contextmanager
+def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    before = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)
+
+
+def _put(owner: Any, name: str, value: Any) -> Callable[[], AbstractContextManager[None]]:
+    return lambda: _replaced(owner, name, value)
+
+
+# --- sinks --------------------------------------------------------------------------------------------------------------------
+
+_commit = Ledger.commit
+
+
+async def _only_in_memory(self: Ledger, entry: Entry) -> None:
+    """An intent is known to this process and to nobody else."""
+    intents = [record.intent for _, record in entry.changes if record is not None and record.intent is not None]
+    if intents and len(intents) == len(entry.changes) and intents[0].state is IntentState.OPEN:
+        for key, record in entry.changes:
+            entry.state.apply(key, record)
+        return
+    await _commit(self, entry)
+
+
+async def _outcome_is_lost(self: Writer, intent: Any) -> None:
+    """No answer is taken for "it did not happen"."""
+    closed = msgspec.structs.replace(intent, state=IntentState.CLOSED)
+    await self._ledger.commit(Entry(state=self._state, changes=[self._change(closed)]))
+
+
+@contextmanager
+def _no_locks() -> Iterator[None]:
+    @contextmanager
+    def nobody() -> Iterator[None]:
+        yield
+
+    class Free(AbstractContextManager[None]):
+        async def __aenter__(self) -> None:
+            return None
+
+        async def __aexit__(self, *_: object) -> None:
+            return None
+
+        def __exit__(self, *_: object) -> None:
+            return None
+
+    with _replaced(KeyLocks, "hold", lambda self, keys: Free()):
+        yield
+
+
+async def _no_epoch(self: Broker, transactional_id: str) -> int:
+    """The broker lets an old owner go on."""
+    self._epochs[transactional_id] = 1
+    return 1
+
+
+async def _forgets_what_the_older_wrote(self: Masters, task: Any, end: Any) -> None:
+    await self._target.ledger.commit(Entry(state=self._state, changes=list(end.changes)))
+
+
+_standing_change = services.sinks.settlement.standing_change
+
+
+def _one_standing_per_flow(connection: str, command: Any, *rest: Any) -> Any:
+    key, record = _standing_change(connection, command, *rest)
+    return key.rsplit("|", 1)[0] + "|1", msgspec.structs.replace(
+        record, standing=msgspec.structs.replace(record.standing, source=msgspec.structs.replace(command.source, id="1"))
+    )
+
+
+SINK: Mapping[str, Build] = {
+    "intents are not committed": Build("sink", "P2", _put(Ledger, "commit", _only_in_memory)),
+    "a lost answer counts as no": Build("sink", "P2", _put(Writer, "_ended", _outcome_is_lost)),
+    "a call under way is not waited for": Build("sink", "P2", _put(Writer, "_over_s", lambda self, intent: 60.0)),
+    "what a search misses was not made": Build("sink", "P2", _put(Writer, "_facts", lambda self, write: ())),
+    "no locks": Build("sink", "P2", _no_locks),
+    "begun creates are not looked at": Build("sink", "P2", _put(Beginnings, "need_none", lambda self, *_: None)),
+    "older versions are accepted": Build("sink", "P3", _put(services.sinks.account, "is_stale", lambda *_: False)),
+    "what an older write did is forgotten": Build("sink", "P3", _put(Masters, "_commit_applied", _forgets_what_the_older_wrote)),
+    "offsets run ahead": Build("sink", "P", _put(Offsets, "position", lambda self: self._next)),
+    "zombies are not fenced": Build("sink", "P", _put(Broker, "open", _no_epoch)),
+    "nothing is tried again": Build("sink", "P4", _put(services.sinks.account.AccountSink, "_release_due", lambda self: None)),
+    "one standing for all": Build("sink", "P5", _put(services.sinks.account, "standing_change", _one_standing_per_flow)),
+}
+
+BUILDS: Mapping[str, Build] = {**SINK}

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from contextlib import nullcontext
 
 from tests.simulation import sink
-from tests.simulation.broken import BROKEN
+from tests.simulation.broken import BUILDS
 from tests.simulation.surroundings import Surroundings, patched
 from tests.simulation.virtual import VirtualLoop, run
 
@@ -28,7 +28,7 @@ def play_one(machine: str, seed: int, broken: str = "") -> tuple[str, list[str]]
         await MACHINES[machine](world)
 
     try:
-        with patched(), BROKEN[broken]() if broken else nullcontext():
+        with patched(), BUILDS[broken].broken() if broken else nullcontext():
             run(history(), loop)
     except AssertionError as error:
         return f"{type(error).__name__}: {error}", world.story

@@ -106,11 +106,11 @@ class SinkHistory:
     def _customer_changes(self) -> None:
         key = self.dice.choice("1234")
         word = REFUSED if self.dice.random() < 0.08 else "name"
-        self._command("customer", key, _customer(key, f"{word} {self.dice.randint(1, 5)}"))
+        self._command("customer", key, _customer(key, f"{word} {self.dice.randint(1, 3)}"))
 
     def _product_changes(self) -> None:
         sku = self.dice.choice(SKUS)
-        self._command("product", sku, canon.Product(sku=sku, name=f"product {self.dice.randint(1, 5)}"))
+        self._command("product", sku, canon.Product(sku=sku, name=f"product {self.dice.randint(1, 3)}"))
 
     def _order_comes(self) -> None:
         number, key = self.dice.choice("abcd"), self.dice.choice("1234")

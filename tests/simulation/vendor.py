@@ -25,7 +25,7 @@ T = TypeVar("T")
 CALL_TIMEOUT_S = 5.0
 SETTLE_S = 30
 """As the manifest declares: what a search does not find so long after the call was over was not made."""
-SEARCH_LAG_S_MAX = 25.0
+SEARCH_LAG_S_MAX = 30.0
 ROW_LAG_S_MAX = 4.0
 OVERLAP_S = 6.0
 """Lists show a row up to ROW_LAG_S_MAX after its stamp; the connector reads so far back."""
@@ -104,7 +104,8 @@ class SimVendor(FakeVendor):
         external_id = super().put(entity, document, external_id)
         now = self.now()
         if is_new:
-            self.found_from[external_id] = now + (self.dice.uniform(0, SEARCH_LAG_S_MAX) if self.lag else 0)
+            lag_s = self.dice.choice((0.0, self.dice.uniform(0, SEARCH_LAG_S_MAX), SEARCH_LAG_S_MAX)) if self.lag else 0.0
+            self.found_from[external_id] = now + lag_s
         self._listed(entity, external_id)
         self.tell(f"  {self.who} writes {entity} {external_id}, searches find it from {self.found_from[external_id]:.1f}")
         return external_id
