@@ -52,7 +52,21 @@ class Masters:
         """What an UPSERT ends in."""
         if link is None:
             return await self._match_or_create(task)
+        if task.policy.write == "create":
+            return self._made_earlier(task, link)
         return self._met(task, link) or await self._update(task, link)
+
+    def _made_earlier(self, task: Task, link: LinkRecord) -> Settlement:
+        """A flow that only creates has nothing more to say of an object that is there."""
+        assert task.document is not None
+        return Settlement(
+            standing=Standing.UNCHANGED,
+            outcome=Outcome.UNCHANGED,
+            external_id=link.external_id,
+            number=link.number,
+            detail="there already; this flow only creates",
+            applied=self._hasher.fields(task.document),
+        )
 
     def echoed(self, task: Task) -> Settlement:
         """What the source holds now is what our own write left there: settled without a call."""

@@ -161,6 +161,20 @@ async def test_a_repair_of_a_document_deleted_at_the_target_does_not_make_it_aga
     assert world.vendor.objects["sales_order"] == {}
 
 
+@pytest.mark.parametrize("repair", [False, True])
+async def test_a_flow_that_only_creates_updates_nothing(repair: bool) -> None:
+    world = World()
+    world.backfilled()
+    policy = WritePolicy(write="create")
+    world.command(company(), policy=policy, action=Action.CREATE)
+    await world.live()
+    world.command(company("New name"), policy=policy, action=Action.CREATE, repair=repair, request="job")
+    state = await world.live()
+    (kept,) = world.vendor.objects["customer"].values()
+    assert kept == company()
+    assert standing_of(state).standing is Standing.UNCHANGED
+
+
 # --- dead letters of the processors --------------------------------------------------------------------------------------------
 
 
