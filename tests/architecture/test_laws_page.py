@@ -12,7 +12,7 @@ FILE = re.compile(r"`([\w/]+\.py)`")
 NAMED = re.compile(r"\blaws? (\d+)(?:(?:,| and| to) (\d+))*")
 NUMBER = re.compile(r"\d+")
 CODE = ("bus", "connectors", "services", "schemas", "tests")
-IN_FORCE = {*range(1, 15), *range(16, 23)}
+IN_FORCE = {*range(1, 23)}
 
 
 def faults_of(page: str, code: str) -> list[str]:
