@@ -60,7 +60,10 @@ def show(books: "Books") -> None:
         for name, lag in sorted(books.outbound_lag.items())
     ]
     table("Accounts", ["connection", "commands waiting", "open writes", "set aside by the poller"], lag, right=(1, 2, 3))
-    click.echo(f"events not yet processed: {books.processor_lag}; retrying: {books.retrying}; held: {books.held}")
+    click.echo(
+        f"events not yet processed: {books.processor_lag}; retrying: {books.retrying}; held: {books.held}; "
+        f"replays: {books.replaying}"
+    )
     for line in remarks(books):
         click.echo(line)
     click.echo(balance(books))

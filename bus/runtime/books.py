@@ -20,6 +20,7 @@ from bus.core.configuration import Configuration, Flow
 from bus.core.errors import NetworkFailure
 from bus.runtime import kafka
 from bus.runtime.codec import Codec
+from bus.runtime.jobs import ENDED
 from bus.runtime.kafka import OffsetLost
 from bus.runtime.reader import BEGINNING, LogReader
 from bus.runtime.settings import BusSettings
@@ -90,6 +91,8 @@ class Books(msgspec.Struct, kw_only=True):
     retrying: int = 0
     """Parked commands that will be tried again by themselves before long."""
     held: int = 0
+    replaying: int = 0
+    """Replays that wait or run: a new flow is not quiet before its own has ended."""
     dead_letters: Counter[str] = Counter()
     set_aside: dict[str, int] = {}
     """Objects a poller could not map, by connection."""
@@ -102,7 +105,8 @@ class Books(msgspec.Struct, kw_only=True):
 
     def in_flight(self) -> int:
         """What is on its way. Waiting for a product or a person is not."""
-        return self.processor_lag + sum(self.outbound_lag.values()) + sum(self.open_intents.values()) + self.retrying + self.held
+        waiting = sum(self.outbound_lag.values()) + sum(self.open_intents.values())
+        return self.processor_lag + waiting + self.retrying + self.held + self.replaying
 
     def fingerprint(self) -> bytes:
         """Equal for equal counts, whatever the time of the last poll."""
@@ -137,6 +141,7 @@ class BookReader:
         for book in books.flows:
             flow = configuration.flows[book.flow]
             book.read = known[flow.from_.connection, flow.from_.entity]
+        books.replaying = self._replaying()
         books.processor_lag = await asyncio.to_thread(self._processor_lag)
         await self._outbound(books, configuration)
         return books
@@ -147,7 +152,7 @@ class BookReader:
         await self._tails.close()
 
     async def _follow(self) -> None:
-        names = (topics.STATE, topics.SEEN, topics.CURSORS)
+        names = (topics.STATE, topics.SEEN, topics.CURSORS, topics.JOBS)
         if not self._opened:
             for name in names:
                 await self._reader.assign(name, dict.fromkeys(await self._reader.partitions(name), BEGINNING))
@@ -159,6 +164,10 @@ class BookReader:
                         self._values[record.topic].pop(record.key, None)
                     else:
                         self._values[record.topic][record.key] = record.value
+
+    def _replaying(self) -> int:
+        jobs = (self._codec.decode(topics.JOBS, value) for value in self._values[topics.JOBS].values())
+        return sum(job.state not in ENDED for job in jobs)
 
     def _cursors(self, books: Books) -> None:
         for value in self._values[topics.CURSORS].values():

@@ -72,7 +72,7 @@ def plain(*words: str) -> Any:
 def test_status() -> None:
     found = plain("status")
     assert found.keys() == {
-        *("version", "flows", "streams", "processor_lag", "outbound_lag", "open_intents", "retrying", "held"),
+        *("version", "flows", "streams", "processor_lag", "outbound_lag", "open_intents", "retrying", "held", "replaying"),
         *("dead_letters", "set_aside", "in_flight", "quiet", "brakes", "balanced"),
     }
     assert (found["in_flight"], found["quiet"], found["outbound_lag"]) == (7, True, {"exact-nl": 2})

@@ -6,8 +6,13 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
+from bus.core import topics
 from bus.core.errors import NetworkFailure, Unavailable
 from bus.runtime import books, kafka
+from bus.runtime.codec import Codec
+from bus.runtime.jobs import job_key
+from bus.runtime.settings import BusSettings
+from schemas.system import JobRecord, JobState
 
 
 def failed(error: Exception) -> Future[Any]:
@@ -26,3 +31,12 @@ def test_no_answer_in_time_is_a_failure_of_the_network(monkeypatch: pytest.Monke
     monkeypatch.setattr(kafka, "REQUEST_TIMEOUT_S", 0)
     with pytest.raises(NetworkFailure, match="no answer"):
         books._answered(Future(), "asking")
+
+
+def test_a_replay_that_waits_or_runs_is_in_flight() -> None:
+    reader = books.BookReader(BusSettings(kafka_bootstrap="127.0.0.1:1"), codec := Codec.offline())
+    for number, state in enumerate((JobState.WAITING, JobState.RUNNING, JobState.DONE, JobState.REFUSED, JobState.CANCELLED)):
+        job = JobRecord(id=str(number), connection="shop", state=state, request_offset=number)
+        reader._values[topics.JOBS][job_key(job).encode()] = codec.encode(topics.JOBS, job)
+    assert reader._replaying() == 2
+    assert books.Books(version=1, replaying=2).in_flight() == 2
