@@ -61,11 +61,20 @@ def shown(value: Any) -> str | None:
     if isinstance(value, bool):
         text = "yes" if value else "no"
     elif isinstance(value, Decimal):
-        text = f"{value:f}"
+        text = _plain(value)
     elif isinstance(value, str | int | date):
         text = str(value)
     elif isinstance(value, canon.Ref):
         text = value.code or value.name or value.id or "?"
     else:
-        text = _ENCODER.encode(value).decode()
+        text = _ENCODER.encode(_plain(msgspec.to_builtins(value, builtin_types=(Decimal,)))).decode()
     return text if len(text) <= SHOWN_MAX else f"{text[: SHOWN_MAX - 1]}…"
+
+
+def _plain(value: Any) -> Any:
+    """Decimals without digits that say nothing: 79.95000000 is 79.95."""
+    if isinstance(value, Decimal):
+        return f"{value.normalize():f}"
+    if isinstance(value, dict):
+        return {name: _plain(part) for name, part in value.items()}
+    return [_plain(part) for part in value] if isinstance(value, list) else value

@@ -167,7 +167,7 @@ async def _reconciled(
     comparison = Comparison(
         route=route,
         known=now,
-        wanting=lambda state: Wanting(route, tenant, source.manifest.id, state, privacy, clock),
+        wanting=lambda state: Wanting(route, tenant, source.manifest.id, state, privacy, codec, clock),
         target_manifest=target.manifest,
         currency=account.currency,
         hasher=privacy.tenant_hasher(tenant),

@@ -1,9 +1,10 @@
 """What a flow makes of a source object as it stands now: wanted at the target and in which form, refused, or not to be mapped."""
 
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
+from bus.core import topics
 from bus.core.clock import Clock
 from bus.core.errors import RecordError
 from bus.core.identity import Entity
@@ -14,6 +15,7 @@ from services.pollers.publishing import EVENT_TYPES, Sealer
 from services.processors.handler import decide
 from services.processors.routes import Route
 from services.sinks.desired import with_values
+from services.sinks.task import Opener
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,27 +39,39 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
         return next((item.value for item in self.resolved if item.name == name and item.line_id is None), None)
 
 
+class Sealing(Sealer, Opener, Protocol):
+    """What is asked of the privacy layer: nothing of it is published."""
+
+
 class Wanting:
     """Asks one flow."""
 
-    def __init__(self, route: Route, tenant: str, system: str, source: AccountState, sealer: Sealer, clock: Clock) -> None:
+    def __init__(
+        self, route: Route, tenant: str, system: str, source: AccountState, privacy: Sealing, codec: Any, clock: Clock
+    ) -> None:
         self._route = route
         self._tenant = tenant
         self._system = system
         self._source = source
-        self._sealer = sealer
+        self._privacy = privacy
+        self._codec = codec
         self._clock = clock
 
     async def of(self, source_id: str, document: Entity) -> Wanted:
-        """What the processors would decide, on the object as it stands now and sealed as it would come to them."""
+        """What the processors would decide, on the object as it stands now, sealed and in the form it has on the log.
+
+        The form counts: 79.95 comes off the log as 79.95000000, and that is what sinks compare.
+        """
         flow = self._route.flow
-        sealed, _ = await self._sealer.seal(document, self._tenant, flow.from_.connection)
-        event: Any = EVENT_TYPES[flow.from_.entity](meta=self._meta(source_id), after=sealed)
+        topic = topics.canonical(flow.from_.entity)
         try:
+            sealed, _ = await self._privacy.seal(document, self._tenant, flow.from_.connection)
+            made = EVENT_TYPES[flow.from_.entity](meta=self._meta(source_id), after=sealed)
+            event = self._codec.decode(topic, self._codec.encode(topic, made))
             decision = decide(self._route, event)
             if decision.action is Action.NONE:
                 return Wanted(document=document, is_wanted=False, reason=decision.reason or "")
-            full = with_values(document, decision.resolved)
+            full = with_values(self._privacy.open(event.after), decision.resolved)
         except RecordError as error:
             return Wanted(document=document, is_wanted=False, reason=str(error), cause=error.cause)
         except Exception as error:  # law 10: a bug on one object stops the comparison of no other

@@ -80,7 +80,7 @@ async def reconciled(
     comparison = Comparison(
         route=route,
         known=before,
-        wanting=lambda state: Wanting(route, "acme", source.loaded.manifest.id, state, FakePrivacy(), pair.clock),
+        wanting=lambda state: Wanting(route, "acme", source.loaded.manifest.id, state, FakePrivacy(), pair.codec, pair.clock),
         target_manifest=target.loaded.manifest,
         currency=account.currency,
         hasher=pair.hasher,
