@@ -13,7 +13,7 @@ from bus.core.errors import BusError, TransientError
 from bus.runtime import metrics
 from bus.runtime.connections import OpenConnection
 from bus.runtime.environment import Environment
-from bus.runtime.publisher import Outgoing, Publisher, commit_surely
+from bus.runtime.publisher import CommitUnclear, Outgoing, Publisher, commit_surely
 from bus.runtime.reader import BEGINNING, LogReader
 from bus.runtime.state import AccountState
 from bus.runtime.table import PartitionTable
@@ -73,6 +73,8 @@ class PollerSlot:
         self._view = StateView(environment, slot, [connection.name for connection in environment.connections_of(slot)])
         self.accounts: dict[str, AccountPoller] = {}
         self._open: list[OpenConnection] = []
+        self._ended = asyncio.Event()
+        self._unclear: CommitUnclear | None = None
 
     async def take_over(self) -> None:
         """Steps: 1 fence the old owner; 2 read what polling knows and where it stands; 3 read the sink's state; 4 requests of the
@@ -93,6 +95,7 @@ class PollerSlot:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._take_requests(), name=f"requests-{self.slot}")
             tasks.create_task(self._report(), name=f"report-{self.slot}")
+            tasks.create_task(self._until_unclear(), name=f"commits-{self.slot}")
             for connection in self._env.connections_of(self.slot):
                 self.accounts[connection.name] = poller = self._account(connection)
                 tasks.create_task(poller.run(), name=connection.name)
@@ -168,7 +171,18 @@ class PollerSlot:
             await asyncio.sleep(REPORT_EVERY_S)
 
     async def _commit(self, records: Sequence[Outgoing]) -> None:
-        await commit_surely(self._publisher, records)
+        """Raises what the publisher raises; after an unclear end the whole slot is taken over anew, whoever hears the error."""
+        try:
+            await commit_surely(self._publisher, records)
+        except CommitUnclear as error:
+            self._unclear = error
+            self._ended.set()
+            raise
+
+    async def _until_unclear(self) -> None:
+        """Law 21: the producer is gone, and a poll that took it for passing trouble would try for ever."""
+        await self._ended.wait()
+        raise self._unclear or CommitUnclear("a commit ended unclear")
 
     def _seen_of(self, name: str) -> Seen:
         prefix = topics.key(name, "")

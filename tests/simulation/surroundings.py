@@ -20,6 +20,7 @@ from bus.core.configuration import Connection
 from bus.core.errors import TransientError
 from bus.core.identity import Hasher
 from bus.kit.budget import Budgets
+from bus.kit.manifest import Manifest
 from bus.runtime.kafka import Fenced
 from bus.runtime.publisher import Publisher
 from bus.runtime.reader import LogReader
@@ -54,6 +55,7 @@ class Place(msgspec.Struct, kw_only=True):
     document: Connection
     slot: int
     classes: dict[str, IdempotencyClass] = {}
+    facts: Manifest = MANIFEST_HERE
 
 
 class Surroundings:
@@ -114,7 +116,7 @@ class SimEnvironment:
 
     def open(self, document: Connection, share: str) -> Any:
         place = self._world.places[document.name]
-        connector = SimConnector(place.vendor, self._process, place.classes)
+        connector = SimConnector(place.vendor, self._process, place.classes, place.facts)
 
         async def close() -> None:
             return None
@@ -122,7 +124,7 @@ class SimEnvironment:
         budgets = Budgets((), clock=self.clock)
         return SimpleNamespace(
             document=document,
-            manifest=MANIFEST_HERE,
+            manifest=place.facts,
             connector=connector,
             budgets=budgets,
             report=lambda: None,
@@ -202,11 +204,10 @@ def patched() -> Iterator[None]:
         before.append((owner, name, getattr(owner, name)))
         setattr(owner, name, value)
 
-    for module in list(sys.modules.values()):
-        if getattr(module, "__name__", "").startswith(("bus.", "services.")):
-            for name, real in REAL.items():
-                if getattr(module, name, None) is real:
-                    put(module, name, FAKE[name])
+    for module in [sys.modules[name] for name in sys.modules if name.startswith(("bus.", "services."))]:
+        for name, real in REAL.items():
+            if vars(module).get(name) is real:
+                put(module, name, FAKE[name])
     put(services.sinks.account, "TICK_S", 1.0)
     put(services.pollers.account, "TICK_S", 1.0)
     put(services.sinks.slot, "REPORT_EVERY_S", 900.0)

@@ -8,7 +8,7 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
@@ -17,7 +17,7 @@ from bus.core.identity import Entity
 from bus.kit.connector import Found, Match, Page, RawRecord, Step, StepResult, Write
 from bus.kit.manifest import Manifest
 from schemas.system import IdempotencyClass
-from tests.fakes import MANIFEST, FakeConnector, FakeVendor
+from tests.fakes import MANIFEST, Deaths, FakeConnector, FakeVendor
 from tests.simulation.process import Process
 
 T = TypeVar("T")
@@ -26,28 +26,23 @@ CALL_TIMEOUT_S = 5.0
 SETTLE_S = 30
 """As the manifest declares: what a search does not find so long after the call was over was not made."""
 SEARCH_LAG_S_MAX = 30.0
-ROW_LAG_S_MAX = 4.0
+LIST_LAG_S_MAX = 4.0
 OVERLAP_S = 6.0
-"""Lists show a row up to ROW_LAG_S_MAX after its stamp; the connector reads so far back."""
+"""Lists are as of up to LIST_LAG_S_MAX ago; the connector reads so far back."""
 PAGE_ROWS = 3
 
 _ENCODER = msgspec.json.Encoder(order="sorted")
 
 
 def manifest(**changes: Any) -> Manifest:
-    """That of the fakes, with the settle times of its steps."""
-    writes = {
-        entity: {
-            **facts,
-            "steps": [
-                {"name": step, "idempotency": "SEARCH", "settle_s": SETTLE_S}
-                for step in ({"customer": ("customer", "contact")}.get(entity, (entity,)))
-            ],
-        }
-        for entity, facts in MANIFEST["writes"].items()
-    }
-    writes["customer"]["fields"] = [*MANIFEST["writes"]["customer"]["fields"], "number", "notes"]
-    streams = [{**MANIFEST["streams"][0], "poll_s": 10, "page_size_max": PAGE_ROWS, "deletes": "feed"}]
+    """That of the fakes, with the settle times of its steps; deletes are told by its list unless a change says otherwise."""
+    writes = {}
+    for entity, facts in MANIFEST["writes"].items():
+        names = ("customer", "contact") if entity == "customer" else (entity,)
+        steps = [{"name": name, "idempotency": "SEARCH", "settle_s": SETTLE_S} for name in names]
+        writes[entity] = {**facts, "steps": steps}
+    stream = {name: changes.pop(name) for name in ("deletes", "scan_s") if name in changes}
+    streams = [{**MANIFEST["streams"][0], "poll_s": 10, "page_size_max": PAGE_ROWS, "deletes": "feed", **stream}]
     return Manifest.model_validate(
         {**MANIFEST, "call_timeout_s": CALL_TIMEOUT_S, "writes": writes, "streams": streams, **changes}
     )
@@ -69,14 +64,12 @@ class Mood:
             setattr(self, name, dice.choice((0.1, 0.3, 0.7)))
 
 
-class Row(msgspec.Struct, kw_only=True):
-    """What the vendor's list says of an object."""
+class Version(NamedTuple):
+    """What an object was from a time on; None: it was removed."""
 
-    entity: str
-    id: str
-    modified: int
-    shown_at: float
-    deleted: bool = False
+    at: float
+    number: int
+    document: Entity | None
 
 
 class SimVendor(FakeVendor):
@@ -92,7 +85,7 @@ class SimVendor(FakeVendor):
         self.refuses: Callable[[Write], bool] = lambda write: False
         self.found_from: dict[str, float] = {}
         """When a new object shows up in searches."""
-        self.rows: dict[tuple[str, str], Row] = {}
+        self.history: dict[tuple[str, str], list[Version]] = {}
         self.raws: dict[tuple[str, bytes], Entity] = {}
         self.tell: Callable[[str], None] = lambda text: None
         """For people who read a failed history."""
@@ -106,22 +99,35 @@ class SimVendor(FakeVendor):
         if is_new:
             lag_s = self.dice.choice((0.0, self.dice.uniform(0, SEARCH_LAG_S_MAX), SEARCH_LAG_S_MAX)) if self.lag else 0.0
             self.found_from[external_id] = now + lag_s
-        self._listed(entity, external_id)
+        self._happened(entity, external_id, document)
         self.tell(f"  {self.who} writes {entity} {external_id}, searches find it from {self.found_from[external_id]:.1f}")
         return external_id
 
     def remove(self, entity: str, external_id: str) -> None:
+        """A person removes it for good."""
         del self.objects[entity][external_id]
-        self._listed(entity, external_id, deleted=True)
+        self.versions[entity, external_id] += 1
+        self._happened(entity, external_id, None)
         self.tell(f"  {entity} {external_id} is removed")
 
-    def _listed(self, entity: str, external_id: str, *, deleted: bool = False) -> None:
-        """Stamped to the second when it begins, shown when it is done."""
-        now = self.now()
-        lag = self.dice.uniform(0, ROW_LAG_S_MAX) if self.lag and self.dice.random() < 0.3 else 0.0
-        self.rows[entity, external_id] = Row(
-            entity=entity, id=external_id, modified=int(now), shown_at=now + lag, deleted=deleted
-        )
+    def _happened(self, entity: str, external_id: str, document: Entity | None) -> None:
+        number = self.versions[entity, external_id]
+        self.history.setdefault((entity, external_id), []).append(Version(self.now(), number, document))
+
+    def as_of(self, at: float) -> list[tuple[str, str, Version]]:
+        """Every object as a list shows it that is as of `at`."""
+        found = []
+        for (entity, external_id), versions in self.history.items():
+            shown = next((version for version in reversed(versions) if version.at <= at), None)
+            if shown is not None and entity != "contact":
+                found.append((entity, external_id, shown))
+        return found
+
+    def raw(self, entity: str, document: Entity) -> bytes:
+        """The bytes this vendor serves of a document."""
+        raw = _ENCODER.encode(document)
+        self.raws[entity, raw] = document
+        return raw
 
     def edit(self, entity: str, external_id: str, **changes: Any) -> None:
         """A person at the vendor's screen."""
@@ -132,18 +138,23 @@ class SimVendor(FakeVendor):
         document = self.objects[entity].get(external_id)
         if document is None:
             return None
-        raw = _ENCODER.encode(document)
-        self.raws[entity, raw] = document
+        raw = self.raw(entity, document)
         return RawRecord(entity=entity, id=external_id, raw=raw, version=str(self.versions[entity, external_id]))
 
 
 class SimConnector(FakeConnector):
     """The connector of one process; every call goes through its gate and the vendor's mood."""
 
-    def __init__(self, vendor: SimVendor, process: Process, classes: Mapping[str, IdempotencyClass]) -> None:
-        super().__init__(vendor, classes=classes)
-        self.manifest = MANIFEST_HERE
+    def __init__(  # the fakes' own would check a manifest each time
+        self, vendor: SimVendor, process: Process, classes: Mapping[str, IdempotencyClass], facts: Manifest
+    ) -> None:
+        self.manifest = facts
         self.vendor: SimVendor = vendor
+        self.classes = dict(classes)
+        self.deaths = Deaths()
+        self.fail_next = []
+        self.hidden = set()
+        self.name_max = self.total_kept = None
         self._process = process
 
     def to_canonical(self, record: RawRecord) -> Entity:
@@ -176,31 +187,43 @@ class SimConnector(FakeConnector):
         return self.vendor.found_from.get(external_id, 0.0) <= self.vendor.now()
 
     async def read(self, stream: str, position: Any) -> AsyncIterator[Page]:
-        """Rows by (stamp, id) from the overlap on. What is stamped while it reads comes with the next poll."""
-        since = max(0, position["since"] - int(OVERLAP_S)) if position else 0
-        after: tuple[int, str, str] = (since, "", "")
+        """Rows by (stamp, entity, id) from the overlap on. What is stamped while it reads comes with the next poll."""
+        since = max(0, position["since"] - OVERLAP_S) if position else 0
         highest = position["since"] if position else 0
+        after: tuple[float, str, str] = (since, "", "")
         while True:
             rows = await self._call(lambda after=after: self._rows(after))
             page, rest = rows[:PAGE_ROWS], rows[PAGE_ROWS:]
-            highest = max([highest, *(row.modified for row in page)])
-            records = [self._as_record(row) for row in page]
-            yield Page(records=records, position={"since": highest if not rest else since}, more=bool(rest))
+            highest = max([highest, *(stamp for (stamp, _, _), _ in page)])
+            records = [record for _, record in page]
+            yield Page(
+                records=records, position={"since": highest if not rest else (position or {}).get("since", 0)}, more=bool(rest)
+            )
             if not rest:
                 return
-            after = (page[-1].modified, page[-1].entity, page[-1].id)
+            after = page[-1][0]
 
-    def _rows(self, after: tuple[int, str, str]) -> list[Row]:
-        now = self.vendor.now()
-        shown = [row for row in self.vendor.rows.values() if row.entity != "contact" and row.shown_at <= now]
-        return sorted(
-            (row for row in shown if (row.modified, row.entity, row.id) > after),
-            key=lambda row: (row.modified, row.entity, row.id),
-        )
+    def _rows(self, after: tuple[float, str, str]) -> list[tuple[tuple[int, str, str], RawRecord]]:
+        """Stamps have seconds, so that many are equal; now and then a list comes from a replica that lags behind."""
+        dice = self.vendor.dice
+        lag_s = dice.uniform(0, LIST_LAG_S_MAX) if dice.random() < 0.3 else 0.0
+        rows = []
+        for entity, external_id, version in self.vendor.as_of(self.vendor.now() - lag_s):
+            key = (int(version.at), entity, external_id)
+            if key > after and (version.document is not None or self.manifest.streams[0].deletes == "feed"):
+                rows.append((key, self._record_of(entity, external_id, version)))
+        return sorted(rows, key=lambda row: row[0])
 
-    def _as_record(self, row: Row) -> RawRecord:
-        record = self.vendor.record(row.entity, row.id)
-        return record if record is not None else RawRecord(entity=row.entity, id=row.id, raw=b"", deleted=True)
+    def _record_of(self, entity: str, external_id: str, version: Version) -> RawRecord:
+        number = str(version.number)
+        if version.document is None:
+            return RawRecord(entity=entity, id=external_id, raw=b"", version=number, deleted=True)
+        raw = self.vendor.raw(entity, version.document)
+        return RawRecord(entity=entity, id=external_id, raw=raw, version=number)
+
+    async def ids(self, stream: str) -> AsyncIterator[Mapping[str, Sequence[str]]]:
+        for entity in self.manifest.stream(stream).entities:
+            yield await self._call(lambda entity=entity: {entity: list(self.vendor.objects[entity])})
 
     # --- writing -------------------------------------------------------------------------------------------------------------
 
