@@ -7,12 +7,13 @@ import argparse
 import os
 import sys
 
-from tests.simulation.playing import MACHINES, play_all, play_one
+from tests.simulation.broken import BUILDS
+from tests.simulation.playing import MACHINES, play_all, play_broken, play_one
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.simulation")
-    parser.add_argument("machine", choices=sorted(MACHINES))
+    parser.add_argument("machine", choices=[*sorted(MACHINES), "broken"], help="broken: every broken build, until it is caught")
     parser.add_argument("--seeds", type=int, default=1_000)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--broken", default="", help="the name of a broken build, see tests/simulation/broken.py")
@@ -27,6 +28,9 @@ def main() -> int:
         print("\n".join(story))
         print(failure or "well")
         return 1 if failure else 0
+    if given.machine == "broken":
+        names = [given.broken] if given.broken else list(BUILDS)
+        return play_broken(names, range(given.first, given.first + given.seeds))
     return play_all(given.machine, range(given.first, given.first + given.seeds), given.broken, stop=given.stop)
 
 

@@ -1,15 +1,26 @@
 """Broken builds: each takes one guard away. A simulation that does not fail on them would prove nothing."""
 
+import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 import msgspec
 
+import services.pollers.account
+import services.pollers.judging
+import services.pollers.publishing
+import services.pollers.scanning
 import services.sinks.account
 import services.sinks.ledger
 import services.sinks.settlement
+import tests.simulation.vendor
+from bus.core.clock import micros
 from schemas.system import IntentState
+from services.pollers.account import AccountPoller
+from services.pollers.judging import Judgement, Verdict, next_seq
+from services.pollers.slot import PollerSlot
 from services.sinks.beginnings import Beginnings
 from services.sinks.ledger import Entry, Ledger, Offsets
 from services.sinks.locks import KeyLocks
@@ -116,4 +127,50 @@ SINK: Mapping[str, Build] = {
     "one standing for all": Build("sink", "P5", _put(services.sinks.account, "standing_change", _one_standing_per_flow)),
 }
 
-BUILDS: Mapping[str, Build] = {**SINK}
+# --- pollers ------------------------------------------------------------------------------------------------------------------
+
+_batch_commit = AccountPoller.commit
+
+
+async def _cursor_first(self: AccountPoller, batch: Any, cursor: Any) -> Any:
+    """Two transactions: a death between them skips the page."""
+    await self.put_cursors([cursor])
+    return await _batch_commit(self, batch, cursor)
+
+
+async def _never(self: PollerSlot) -> None:
+    await asyncio.Event().wait()
+
+
+def _always_news(state: Any, seen: Any, entity: str, source_id: str, content: str, fields: Any, now: Any, *_: Any) -> Judgement:
+    return Judgement(verdict=Verdict.NEWS, seq=next_seq(seen, now))
+
+
+def _by_the_clock(seen: Any, now: datetime) -> int:
+    return micros(now)
+
+
+_rule = services.pollers.scanning.rule
+
+
+def _one_is_enough(cursor: Any, found: Any, **how: Any) -> Any:
+    before = msgspec.structs.replace(
+        cursor, absent=[item.name for item in found.missing], scanned_at=found.began_at - timedelta(seconds=3_600)
+    )
+    return _rule(before, found, **how)
+
+
+POLLER: Mapping[str, Build] = {
+    "lists are not read twice": Build("poller", "P1", _put(tests.simulation.vendor, "OVERLAP_S", 0.0)),
+    "the cursor goes first": Build("poller", "P1", _put(AccountPoller, "commit", _cursor_first)),
+    "unclear commits are passing trouble": Build("poller", "P", _put(PollerSlot, "_until_unclear", _never)),
+    "older rows are taken": Build("poller", "P3", _put(services.pollers.account, "is_stale", lambda *_: False)),
+    "the order follows the clock": Build(
+        "poller", "P3", _put(services.pollers.judging, "next_seq", lambda seen, now: micros(now))
+    ),
+    "everything is news": Build("poller", "P", _put(services.pollers.publishing, "judge", _always_news)),
+    "one comparison proves a delete": Build("poller", "P1", _put(services.pollers.account, "rule", _one_is_enough)),
+    "pollers are not fenced": Build("poller", "P", _put(Broker, "open", _no_epoch)),
+}
+
+BUILDS: Mapping[str, Build] = {**SINK, **POLLER}

@@ -66,3 +66,18 @@ def play_all(machine: str, seeds: range, broken: str = "", stop: int = 5) -> int
         sys.stdout.write(f"seed {seed}: {failure}\n    again: {again(machine, seed, broken)}\n")
     sys.stdout.write(f"{machine}: {len(seeds)} histories, {len(found)} failed, {time.perf_counter() - started:.1f} s\n")
     return 1 if found else 0
+
+
+def play_broken(names: Iterable[str], seeds: range) -> int:
+    """Plays each broken build until a seed catches it, and prints which. 0 when all were caught by the promise they break."""
+    missed = 0
+    for name in names:
+        build = BUILDS[name]
+        found = failures(build.machine, seeds, name, stop=1)
+        seed, failure = next(iter(found.items()), (None, ""))
+        well = seed is not None and build.caught_by in failure
+        missed += not well
+        told = f"seed {seed}: {failure[:110]}" if found else f"not within {len(seeds)} seeds"
+        sys.stdout.write(f"{'caught' if well else 'MISSED'}  {build.machine}: {name}: {told}\n")
+        sys.stdout.flush()
+    return 1 if missed else 0

@@ -38,10 +38,11 @@ class PollerHistory:
         self.here = world.account(HERE, SLOT)
         self.here.facts = MANIFESTS[self.deletes]
         self.vendor = self.here.vendor
-        self.seat = Seat(world, "pollers", SLOT, PollerSlot)  # type: ignore[arg-type]
+        self.seat = Seat(world, "pollers", SLOT, PollerSlot, behind_s=20.0)  # type: ignore[arg-type]
         self.frozen: list[Process] = []
         self.later: set[asyncio.Task[None]] = set()
         self.made = 0
+        self.was_wrong = False
 
     async def run(self) -> None:
         """Steps: 1 what exists before; 2 edits and faults; 3 the faults end; 4 quiet; 5 the promises."""
@@ -92,6 +93,11 @@ class PollerHistory:
     def _removed(self) -> None:
         if (place := self._some()) is not None:
             self.vendor.remove(*place)
+
+    def _ids_are_wrong(self) -> None:
+        """Once in a history: two answers that agree are the proof."""
+        if not self.was_wrong:
+            self.was_wrong, self.vendor.names_half = True, 1
 
     def _vendor_turns(self) -> None:
         mood = self.vendor.mood
@@ -211,6 +217,7 @@ EVENTS: tuple[tuple[Any, float], ...] = (
     (PollerHistory._many_at_once, 0.7),
     (PollerHistory._touched, 1),
     (PollerHistory._removed, 1.5),
+    (PollerHistory._ids_are_wrong, 1),
     (PollerHistory._vendor_turns, 2.5),
     (PollerHistory._broker_turns, 1.5),
     (PollerHistory._owner_dies, 2),

@@ -101,13 +101,15 @@ class Surroundings:
 class SimEnvironment:
     """What a slot's work asks of `bus.runtime.environment.Environment`, for one process."""
 
-    def __init__(self, world: Surroundings, process: Process) -> None:
+    def __init__(self, world: Surroundings, process: Process, behind_s: float) -> None:
+        """`behind_s`: by how much the clock of the second machine is behind."""
         self._world = world
         self._process = process
         self.settings = SimpleNamespace(
             client_prefix="bus", slots=8, partitions=1, data_dir=Path("/nowhere"), broker=world.broker, process=process
         )
-        self.clock = VirtualClock(world.loop, process.machine)
+        off_s = -behind_s if process.machine == "machine-2" else 0.0
+        self.clock = VirtualClock(world.loop, process.machine, off_s)
         self.codec = world.codec
         self.privacy = world.privacy
 
@@ -136,7 +138,10 @@ class SimEnvironment:
 class Seat:
     """One slot of one service, and the process that owns it."""
 
-    def __init__(self, world: Surroundings, service: str, slot: int, make: Callable[[Any, int], Any]) -> None:
+    def __init__(
+        self, world: Surroundings, service: str, slot: int, make: Callable[[Any, int], Any], behind_s: float = 0.0
+    ) -> None:
+        self._behind_s = behind_s
         self._world = world
         self._service = service
         self._slot = slot
@@ -158,7 +163,7 @@ class Seat:
 
     async def _life(self, process: Process) -> None:
         """What `SlotWorker` does: take over, work, and take over again after a commit that ended badly, while it is ours."""
-        environment = SimEnvironment(self._world, process)
+        environment = SimEnvironment(self._world, process, self._behind_s)
         while process.alive and self.holder is process:
             work = self._make(environment, self._slot)
             self.works[process.name] = work
