@@ -20,7 +20,7 @@ from bus.runtime.privacy import MasterKey
 
 SIZE = 20_000
 QUICK_SIZE = 2_000
-GROUPS = {"startup": False, "poller": True, "processor": True, "sink": True, "whole": False}
+GROUPS = {"startup": False, "poller": True, "processor": True, "sink": True, "whole": False, "state": True}
 """Modules of this package, and whether they need a running cluster."""
 
 

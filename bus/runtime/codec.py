@@ -94,9 +94,7 @@ class Codec:
         return bytes(out)
 
     def _prepare(self, topic: str) -> tuple[bytes, Put]:
-        if not self._ids:
-            raise SchemaUnknown(0)
-        return FRAME.pack(0, self._ids[topics.subject(topic)]), compile_encoder(files.load(topics.schema_of(topic)))
+        return self.frame(topic), compile_encoder(files.load(topics.schema_of(topic)))
 
     # --- decoding ----------------------------------------------------------------------------------------------------------
 
@@ -135,6 +133,12 @@ class Codec:
         if found is None:
             found = self._gets[name] = compile_decoder(files.load(name))
         return found
+
+    def frame(self, topic: str) -> bytes:
+        """The bytes with which a topic's values of this release begin. Raises SchemaUnknown before `open`."""
+        if not self._ids:
+            raise SchemaUnknown(0)
+        return FRAME.pack(0, self._ids[topics.subject(topic)])
 
     async def read(self, topic: str, data: bytes) -> Any:
         """`decode`, loading the writer's schema where needed. Raises TransientError while the registry is away."""

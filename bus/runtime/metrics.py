@@ -22,6 +22,11 @@ SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 TABLE: dict[str, Metric] = {
     "bus_ready": Metric("gauge", "1 when the service is ready", ("service",)),
     "bus_slots_owned": Metric("gauge", "slots this process owns", ("service",)),
+    "bus_restore_seconds": Metric(
+        "histogram",
+        "reading a slot's topic to its end at a takeover, from a local copy (warm) or not",
+        ("service", "topic", "how"),
+    ),
     "bus_config_version": Metric("gauge", "configuration version this process works with"),
     "bus_commits_total": Metric("counter", "transactions by their end", ("publisher", "outcome")),
     "bus_restarts_total": Metric("counter", "restarts of supervised processes", ("child",)),

@@ -17,9 +17,10 @@ from confluent_kafka import (
     KafkaError,
     KafkaException,
     Message,
+    TopicCollection,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
+from confluent_kafka.admin import AdminClient, ConfigResource, OffsetSpec  # type: ignore[attr-defined]
 
 from bus.core.errors import BusError, Unavailable
 from bus.runtime import kafka
@@ -34,6 +35,8 @@ ASK_AGAIN_S = 0.2
 """A new topic has no leader for a moment, and a moving leader is away for one."""
 ANSWER_BYTES_MAX = 8 * 1024 * 1024
 """Of one answer of the broker where reading ahead is limited: the largest record still comes through."""
+FEED_RECORDS_MAX = 5_000
+"""Of one batch of `feed`."""
 BEGINNING = OFFSET_BEGINNING
 END = OFFSET_END
 
@@ -47,6 +50,23 @@ class Record(NamedTuple):
     key: bytes
     value: bytes | None
     headers: dict[str, bytes]
+
+
+Pair = tuple[bytes, bytes | None]
+"""Key and value; None is a tombstone."""
+
+
+class PartitionFacts(NamedTuple):
+    """What a partition is now."""
+
+    cluster: str
+    topic_id: str
+    """Given by Kafka at the topic's creation: a topic made anew under the same name has another one."""
+    start: int
+    end: int
+    """Open transactions included."""
+    delete_retention_s: float
+    """How long a tombstone stays at least."""
 
 
 class LogReader:
@@ -168,6 +188,54 @@ class LogReader:
             elif now() - moved > patience_s:
                 raise Unavailable(f"{topic} stands still before its end: a transaction is open or Kafka is away")
 
+    async def feed(
+        self, topic: str, ends: Mapping[int, int], *, patience_s: float = 60.0
+    ) -> AsyncIterator[tuple[list[Pair], int]]:
+        """`read_to` for one partition that is all this reader has: keys and values only, and the next offset behind them."""
+        (partition, end), now = next(iter(ends.items())), asyncio.get_running_loop().time
+        moved = now()
+        while self.positions[topic, partition] < end:
+            before = self.positions[topic, partition]
+            pairs, position = await self._run(lambda: self._take_pairs(FEED_RECORDS_MAX, 0.1))
+            if pairs:
+                yield pairs, position
+            if pairs or position != before:
+                moved = now()
+            elif now() - moved > patience_s:
+                raise Unavailable(f"{topic} stands still before its end: a transaction is open or Kafka is away")
+
+    async def work(self, do: Callable[[], T]) -> T:
+        """Runs something in the reader's thread, between its reads."""
+        return await self._run(do)
+
+    async def facts(self, topic: str, partition: int) -> PartitionFacts:
+        """What a partition is now. Raises NetworkFailure, Unavailable, SettingsError."""
+
+        def ask() -> PartitionFacts:
+            admin = self._admin_client()
+            place, resource = TopicPartition(topic, partition), ConfigResource(ConfigResource.Type.TOPIC, topic)
+            try:
+                cluster = admin.describe_cluster(request_timeout=kafka.REQUEST_TIMEOUT_S)
+                described = admin.describe_topics(TopicCollection([topic]), request_timeout=kafka.REQUEST_TIMEOUT_S)
+                configured = admin.describe_configs([resource], request_timeout=kafka.REQUEST_TIMEOUT_S)
+                start = admin.list_offsets({place: OffsetSpec.earliest()}, request_timeout=kafka.REQUEST_TIMEOUT_S)  # type: ignore[no-untyped-call]
+                end = admin.list_offsets(
+                    {place: OffsetSpec.latest()},  # type: ignore[no-untyped-call]
+                    isolation_level=IsolationLevel.READ_UNCOMMITTED,
+                    request_timeout=kafka.REQUEST_TIMEOUT_S,
+                )
+                return PartitionFacts(
+                    cluster=cluster.result().cluster_id,
+                    topic_id=str(described[topic].result().topic_id),
+                    start=start[place].result().offset,
+                    end=end[place].result().offset,
+                    delete_retention_s=int(configured[resource].result()["delete.retention.ms"].value) / 1000,
+                )
+            except KafkaException as error:
+                raise kafka.translate(error, f"describing {topic}") from error
+
+        return await self._run(ask)
+
     async def close(self) -> None:
         """Ends the consumer and its thread. Closing twice is harmless."""
         if self._closed:
@@ -213,6 +281,31 @@ class LogReader:
             failure, self._failure = self._failure, None
             raise failure
         return records
+
+    def _take_pairs(self, records_max: int, wait_s: float) -> tuple[list[Pair], int]:
+        """As `_take`, with as little as can be done per record: what is put together here is put together a million times."""
+        place = next(iter(self.positions))
+        try:
+            messages = [] if self._failure is not None else self._next(records_max, wait_s)
+        except KafkaException as error:
+            raise kafka.translate(error, f"reading {self._name}") from error
+        pairs: list[Pair] = []
+        last = None
+        for message in messages:
+            if (fault := message.error()) is None:
+                pairs.append((_bytes(message.key()) or b"", _bytes(message.value())))
+                last = message
+            elif fault.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - that is its public name
+                self._advance(message, 0)
+            else:
+                self._failure = kafka.translate(fault, f"reading {message.topic() or self._name}")
+                break
+        if last is not None:
+            self._advance(last, 1)
+        if self._failure is not None and not pairs:
+            failure, self._failure = self._failure, None
+            raise failure
+        return pairs, self.positions[place]
 
     def _next(self, records_max: int, wait_s: float) -> list[Message]:
         """The first within `wait_s`, and whatever else is there: consume alone would wait for the list to fill."""

@@ -2,10 +2,15 @@
 
 The sink that owns the account's slot is the only writer; the account's poller reads the same view to tell echoes from news.
 Records are applied in the order they were committed, so both see the same state.
+
+Two layers: what the owner committed lately, as records in memory; and below it what was read from the topic, in a store on local
+disk. A record in memory hides the one below and goes when the store has it. An index entry of either layer is a hint where to
+look, never the answer: the record says whether it is still so, and therefore nothing has to be looked up when one is replaced.
 """
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from typing import Protocol
 
 from bus.core import topics
 from schemas.system import (
@@ -22,8 +27,8 @@ from schemas.system import (
     StateRecord,
 )
 
-LinkKey = tuple[str, ObjectRef, str]
-"""Target entity, source object, facet (empty for none)."""
+WAITING = (Standing.PARKED, Standing.WAITING)
+"""Standings of commands that are tried again."""
 
 
 def object_key(connection: str, entity: str, external_id: str) -> str:
@@ -51,11 +56,6 @@ def offset_key(connection: str) -> str:
     return topics.key("offset", connection)
 
 
-def requests_key(connection: str) -> str:
-    """Key of the offset record of `bus.requests`: where the account's sink goes on reading what operators ask."""
-    return topics.key("requests", connection)
-
-
 def backfill_key(connection: str, entity: str) -> str:
     """Key of a back-fill record."""
     return topics.key("backfill", connection, entity)
@@ -66,15 +66,70 @@ def budget_key(connection: str, limit: str) -> str:
     return topics.key("budget", connection, limit)
 
 
+def requests_key(connection: str) -> str:
+    """Key of the offset record of `bus.requests`: where the account's sink goes on reading what operators ask."""
+    return topics.key("requests", connection)
+
+
 def brake_key(connection: str, flow: str) -> str:
     """Key of a brake record; an empty flow is the whole account."""
     return topics.key("brake", connection, flow)
 
 
-class AccountState:
-    """The state of one account, in memory."""
+def match_place(connection: str, entity: str, match_key: str) -> str:
+    """Where the index holds the ids that answer a match key; an id follows, as keys hold it."""
+    return f"{topics.key('match', connection, entity, match_key)}|"
 
-    def __init__(self, connection: str) -> None:
+
+def target_place(connection: str, entity: str, external_id: str) -> str:
+    """Where the index holds the links that end at an object; the key of a link follows."""
+    return f"{topics.key('to', connection, entity, external_id)}|"
+
+
+class Below(Protocol):
+    """The records of an account that were read from the topic."""
+
+    def record(self, key: str) -> StateRecord | None:
+        """The record of a key, decoded."""
+        ...
+
+    def keys(self, prefix: str) -> list[str]:
+        """Keys of records that begin with `prefix`."""
+        ...
+
+    def records(self, prefix: str) -> Iterable[tuple[str, StateRecord]]:
+        """Records whose keys begin with `prefix`, decoded one by one."""
+        ...
+
+    def entries(self, prefix: str) -> list[str]:
+        """What follows `prefix` in index entries."""
+        ...
+
+
+class Nothing:
+    """Where all there is was applied by hand: tests, and a store-less view."""
+
+    def record(self, key: str) -> StateRecord | None:
+        """No record."""
+        return None
+
+    def keys(self, prefix: str) -> list[str]:
+        """No keys."""
+        return []
+
+    def records(self, prefix: str) -> Iterable[tuple[str, StateRecord]]:
+        """No records."""
+        return []
+
+    def entries(self, prefix: str) -> list[str]:
+        """No entries."""
+        return []
+
+
+class AccountState:
+    """The state of one account."""
+
+    def __init__(self, connection: str, below: Below | None = None) -> None:
         self.connection = connection
         self.offset: int | None = None
         self.requests: int | None = None
@@ -84,43 +139,49 @@ class AccountState:
         """Calls of a day, by limit."""
         self.brakes: dict[str, BrakeRecord] = {}
         """By flow; empty: the whole account."""
-        self._objects: dict[tuple[str, str], ObjectState] = {}
-        self._links: dict[LinkKey, LinkRecord] = {}
-        self._links_to: defaultdict[tuple[str, str], list[LinkRecord]] = defaultdict(list)
-        self._facets: defaultdict[tuple[str, ObjectRef], set[str]] = defaultdict(set)
-        self._intents: dict[LinkKey, IntentRecord] = {}
-        self._open: dict[LinkKey, IntentRecord] = {}
-        """The few of them that have not ended: the poller asks for these with every record."""
-        self._standings: dict[tuple[str, ObjectRef], StandingRecord] = {}
-        self._parked: dict[tuple[str, ObjectRef], StandingRecord] = {}
-        self._match: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
+        self._below = below or Nothing()
+        self._recent: dict[str, tuple[int, StateRecord | None]] = {}
+        """By key: the number of the change, and the record; the latest at the end."""
+        self._changes = 0
+        self._hints: defaultdict[str, set[str]] = defaultdict(set)
+        """Index of `_recent`: place to ids or keys, as keys hold them."""
+        self._open: dict[str, IntentRecord] = {}
+        """The few that have not ended: the poller asks for these with every record."""
+        self._parked: dict[str, StandingRecord] = {}
 
     # --- reading -----------------------------------------------------------------------------------------------------------
 
     def object(self, entity: str, external_id: str) -> ObjectState | None:
         """What an object of this account held when last written or seen."""
-        return self._objects.get((entity, external_id))
+        record = self._record(object_key(self.connection, entity, external_id))
+        return record.object if record is not None else None
 
     def link(self, entity: str, source: ObjectRef, facet: str | None = None) -> LinkRecord | None:
         """The link of a source object."""
-        return self._links.get((entity, source, facet or ""))
+        record = self._record(link_key(self.connection, entity, source, facet))
+        return record.link if record is not None else None
 
     def facets(self, entity: str, source: ObjectRef) -> list[str]:
         """Facets under which a source object has active links, in order."""
-        found = ((facet, self.link(entity, source, facet)) for facet in sorted(self._facets.get((entity, source), ())))
-        return [facet for facet, link in found if link is not None and link.state is LinkState.ACTIVE]
+        place = link_key(self.connection, entity, source, None)  # its facet is empty: those of all others begin with it
+        found = (self._link(key) for key in {*self._below.keys(place), *self._hints.get(place, ())})
+        return sorted(link.facet for link in found if link is not None and link.facet and link.state is LinkState.ACTIVE)
 
     def links(self) -> Iterable[LinkRecord]:
-        """All links of this account."""
-        return list(self._links.values())
+        """All links of this account, read from the disk one by one."""
+        return (record.link for record in self._all("link") if record.link is not None)
 
     def links_to(self, entity: str, external_id: str) -> list[LinkRecord]:
-        """All links that end at one object of this account."""
-        return self._links_to.get((entity, external_id), [])
+        """All links that end at one object of this account, in the order of their keys."""
+        place = target_place(self.connection, entity, external_id)
+        keys = {*self._below.entries(place), *self._hints.get(place, ())}
+        found = (self._link(key) for key in sorted(keys))
+        return [link for link in found if link is not None and (link.entity, link.external_id) == (entity, external_id)]
 
     def intent(self, entity: str, source: ObjectRef, facet: str | None = None) -> IntentRecord | None:
         """The newest intent of a source object, open or closed."""
-        return self._intents.get((entity, source, facet or ""))
+        record = self._record(intent_key(self.connection, entity, source, facet))
+        return record.intent if record is not None else None
 
     def open_intents(self) -> Iterator[IntentRecord]:
         """Writes begun and not known to have ended."""
@@ -128,11 +189,12 @@ class AccountState:
 
     def standing(self, flow: str, source: ObjectRef) -> StandingRecord | None:
         """Where the newest version of a source object stands in a flow."""
-        return self._standings.get((flow, source))
+        record = self._record(standing_key(self.connection, flow, source))
+        return record.standing if record is not None else None
 
     def standings(self) -> Iterable[StandingRecord]:
-        """All standings."""
-        return list(self._standings.values())
+        """All standings, read from the disk one by one."""
+        return (record.standing for record in self._all("standing") if record.standing is not None)
 
     def parked(self) -> Iterator[StandingRecord]:
         """Commands that wait."""
@@ -140,75 +202,14 @@ class AccountState:
 
     def candidates(self, entity: str, match_key: str) -> set[str]:
         """Ids of active objects of this account that answer a match key."""
-        ids = self._match.get((entity, match_key), set())
-        return {external_id for external_id in ids if self._objects[entity, external_id].active}
-
-    # --- applying ----------------------------------------------------------------------------------------------------------
-
-    def apply(self, key: str, record: StateRecord | None) -> None:
-        """Applies one committed record; None is a tombstone."""
-        parts = topics.split_key(key)
-        if record is None:
-            if parts[0] == "object":
-                self._forget_object(parts[2], parts[3])
-            return
-        if record.object is not None:
-            self._put_object(parts[2], parts[3], record.object)
-        elif record.link is not None:
-            self._put_link(record.link)
-        elif record.intent is not None:
-            self._put_intent(record.intent)
-        elif record.standing is not None:
-            self._put_standing(record.standing)
-        elif record.offset is not None:
-            if parts[0] == "requests":
-                self.requests = record.offset.offset
-            else:
-                self.offset = record.offset.offset
-        elif record.budget is not None:
-            self.budgets[record.budget.limit] = record.budget
-        elif record.brake is not None:
-            self.brakes[record.brake.flow] = record.brake
-        elif record.backfill is not None:
-            known = self.backfilled.add if record.backfill.complete else self.backfilled.discard
-            known(record.backfill.entity)
-
-    def _put_intent(self, intent: IntentRecord) -> None:
-        key = (intent.entity, intent.source, intent.facet or "")
-        self._intents[key] = intent
-        if intent.state is IntentState.OPEN:
-            self._open[key] = intent
-        else:
-            self._open.pop(key, None)
-
-    def _put_standing(self, standing: StandingRecord) -> None:
-        key = (standing.flow, standing.source)
-        self._standings[key] = standing
-        if standing.standing in (Standing.PARKED, Standing.WAITING):
-            self._parked[key] = standing
-        else:
-            self._parked.pop(key, None)
-
-    def _put_object(self, entity: str, external_id: str, state: ObjectState) -> None:
-        self._forget_object(entity, external_id)
-        self._objects[entity, external_id] = state
-        for match_key in state.match_keys:
-            self._match[entity, match_key].add(external_id)
-
-    def _forget_object(self, entity: str, external_id: str) -> None:
-        old = self._objects.pop((entity, external_id), None)
-        for match_key in old.match_keys if old else ():
-            self._match[entity, match_key].discard(external_id)
-
-    def _put_link(self, link: LinkRecord) -> None:
-        key = (link.entity, link.source, link.facet or "")
-        old = self._links.get(key)
-        if old is not None:
-            self._links_to[old.entity, old.external_id].remove(old)
-        self._links[key] = link
-        if link.facet:
-            self._facets[link.entity, link.source].add(link.facet)
-        self._links_to[link.entity, link.external_id].append(link)
+        place = match_place(self.connection, entity, match_key)
+        found = set()
+        for hint in {*self._below.entries(place), *self._hints.get(place, ())}:
+            (external_id,) = topics.split_key(hint)
+            known = self.object(entity, external_id)
+            if known is not None and known.active and match_key in known.match_keys:
+                found.add(external_id)
+        return found
 
     def active_link_to(self, entity: str, external_id: str, peer: str) -> LinkRecord | None:
         """The active link that joins an object of this account with one of a peer account."""
@@ -220,3 +221,100 @@ class AccountState:
             ),
             None,
         )
+
+    def _all(self, kind: str) -> Iterator[StateRecord]:
+        place = f"{topics.key(kind, self.connection)}|"
+        recent = {key: record for key, (_, record) in self._recent.items() if key.startswith(place)}
+        yield from (record for record in recent.values() if record is not None)
+        yield from (record for key, record in self._below.records(place) if key not in recent)
+
+    def _record(self, key: str) -> StateRecord | None:
+        recent = self._recent.get(key)
+        return recent[1] if recent is not None else self._below.record(key)
+
+    def _link(self, key: str) -> LinkRecord | None:
+        record = self._record(key)
+        return record.link if record is not None else None
+
+    # --- applying ----------------------------------------------------------------------------------------------------------
+
+    def apply(self, key: str, record: StateRecord | None) -> None:
+        """Applies one record that its owner has committed; None is a tombstone."""
+        self._changes += 1
+        if (before := self._recent.pop(key, None)) is not None:
+            self._unhint(key, before[1])
+        self._recent[key] = (self._changes, record)
+        for place, hint in self._places(key, record):
+            self._hints[place].add(hint)
+        self._keep(key, record)
+
+    def keep(self, key: str, record: StateRecord | None) -> None:
+        """A record of the store that belongs in memory; None: it does not any more. What was committed since counts instead."""
+        if key not in self._recent:
+            self._keep(key, record)
+
+    def mark(self) -> int:
+        """The number of the last change applied; see `settled`."""
+        return self._changes
+
+    def recent(self) -> int:
+        """Records in memory that the store does not have yet."""
+        return len(self._recent)
+
+    def settled(self, mark: int) -> None:
+        """The store below was read to an end asked for after `mark`: what was applied until then is in it, and leaves memory."""
+        while self._recent:
+            key = next(iter(self._recent))
+            number, record = self._recent[key]
+            if number > mark:
+                return
+            del self._recent[key]
+            self._unhint(key, record)
+
+    def _unhint(self, key: str, record: StateRecord | None) -> None:
+        for place, hint in self._places(key, record):
+            if (hints := self._hints.get(place)) is not None:
+                hints.discard(hint)
+                if not hints:
+                    del self._hints[place]
+
+    def _places(self, key: str, record: StateRecord | None) -> Iterator[tuple[str, str]]:
+        """(place, hint) pairs of the index."""
+        if record is None:
+            return
+        if record.object is not None:
+            entity, hint = topics.split_key(key)[2], key.rpartition("|")[2]
+            for match_key in record.object.match_keys:
+                yield match_place(self.connection, entity, match_key), hint
+        elif record.link is not None:
+            link = record.link
+            yield target_place(self.connection, link.entity, link.external_id), key
+            if link.facet:
+                yield link_key(self.connection, link.entity, link.source, None), key
+
+    def _keep(self, key: str, record: StateRecord | None) -> None:
+        """What is few and asked for without a key is held in memory besides."""
+        intent = record.intent if record is not None else None
+        standing = record.standing if record is not None else None
+        if intent is not None and intent.state is IntentState.OPEN:
+            self._open[key] = intent
+        elif self._open:
+            self._open.pop(key, None)
+        if standing is not None and standing.standing in WAITING:
+            self._parked[key] = standing
+        elif self._parked:
+            self._parked.pop(key, None)
+        if record is None:
+            return
+        if record.offset is not None:
+            if key.startswith("requests|"):
+                self.requests = record.offset.offset
+            else:
+                self.offset = record.offset.offset
+        elif record.budget is not None:
+            self.budgets[record.budget.limit] = record.budget
+        elif record.brake is not None:
+            self.brakes[record.brake.flow] = record.brake
+        elif record.backfill is not None:
+            known = self.backfilled.add if record.backfill.complete else self.backfilled.discard
+            known(record.backfill.entity)

@@ -6,8 +6,9 @@ page, a crash after it goes on behind it.
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
+from itertools import chain
 from typing import Any, Protocol
 
 import msgspec
@@ -78,13 +79,30 @@ class Counts(msgspec.Struct, kw_only=True):
         self.dead += other.dead
 
 
-class Seen:
-    """What polling knows of one account's objects: raw records by key, decoded on look-up."""
+class Table(Protocol):
+    """What was read from `bus.seen`."""
 
-    def __init__(self, connection: str, codec: Codec, raw: dict[bytes, bytes]) -> None:
+    def get(self, key: bytes) -> bytes | None:
+        """The record of a key."""
+        ...
+
+    def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """The records whose keys begin with `prefix`."""
+        ...
+
+
+class Seen:
+    """What polling knows of one account's objects: raw records by key, decoded on look-up.
+
+    `raw` is what was committed lately; it hides the table below and leaves memory when the table has it.
+    """
+
+    def __init__(self, connection: str, codec: Codec, raw: dict[bytes, bytes], table: Table | None = None) -> None:
         self._connection = connection
         self._codec = codec
-        self._raw = raw
+        self._recent: dict[bytes, tuple[int, bytes]] = {key: (0, value) for key, value in raw.items()}
+        self._changes = 0
+        self._table = table
         self.held: set[tuple[str, str]] = set()
         self.known: Counter[str] = Counter()
         """Objects by entity that could be mapped, deleted ones included: what the books of a flow start from (law 17)."""
@@ -93,21 +111,15 @@ class Seen:
 
     def knows_any(self, entities: Sequence[str]) -> bool:
         """Whether an object of one of these entities is known."""
-        prefixes = tuple(topics.key(self._connection, entity, "").encode() for entity in entities)
-        return any(key.startswith(prefixes) for key in self._raw)
+        return any(next(self.ids(entity), None) is not None for entity in entities)
 
-    def recall_held(self) -> None:
-        """Finds what an earlier process left held, and counts what is known."""
-        for value in self._raw.values():
-            record = self._codec.decode(topics.SEEN, value)
-            self._count(record, 1)
-            if record.held:
-                self.held.add((record.entity, record.source_id))
-
-    def ids(self, entity: str) -> list[str]:
-        """Ids of all objects of an entity that polling has met."""
+    def ids(self, entity: str) -> Iterator[str]:
+        """Ids of all objects of an entity that polling has met as of now. Not to be kept half-read: see `Store.scan`."""
         prefix = topics.key(self._connection, entity, "").encode()
-        return [topics.split_key(key.decode())[2] for key in self._raw if key.startswith(prefix)]
+        recent = {key for key in self._recent if key.startswith(prefix)}
+        below = (key for key, _ in self._table.scan(prefix) if key not in recent) if self._table is not None else ()
+        for key in chain(below, recent):
+            yield topics.split_key(key.decode())[2]
 
     def known_after(self, changes: Iterable[tuple[str, bytes, SeenRecord]]) -> dict[str, int]:
         """`known` as it will be once some records are committed."""
@@ -121,30 +133,79 @@ class Seen:
             self.known[record.entity] += step
             self.living[record.entity] += 0 if record.deleted else step
 
+    def recall_held(self) -> None:
+        """Finds what an earlier process left held, and counts what is known, where all of it is in memory."""
+        for _, value in self._recent.values():
+            record = self._codec.decode(topics.SEEN, value)
+            self._count(record, 1)
+            self._note(record)
+
+    def recall_count(self, entity: str, what: str, count: int) -> None:
+        """What the table counts of an entity: `living` or `deleted`."""
+        self.known[entity] += count
+        self.living[entity] += count if what == "living" else 0
+
+    def keep(self, entity: str, source_id: str, *, held: bool) -> None:
+        """A record of the table that is held, or is not any more. What was committed since counts instead."""
+        if self.key(entity, source_id).encode() in self._recent:
+            return
+        if held:
+            self.held.add((entity, source_id))
+        else:
+            self.held.discard((entity, source_id))
+
     def key(self, entity: str, source_id: str) -> str:
         """Key on `bus.seen`."""
         return topics.event_key(self._connection, entity, source_id)
 
     def holds_raw(self, entity: str, source_id: str, raw_hash: str) -> bool:
         """Whether the known record was made of these very bytes under this very mapping: no decoding on the fast path."""
-        known = self._raw.get(self.key(entity, source_id).encode())
+        known = self._raw(entity, source_id)
         return known is not None and raw_hash.encode() in known
 
     def get(self, entity: str, source_id: str) -> SeenRecord | None:
         """The decoded record."""
-        known = self._raw.get(self.key(entity, source_id).encode())
+        known = self._raw(entity, source_id)
         return self._codec.decode(topics.SEEN, known) if known is not None else None
 
     def put(self, key: str, raw: bytes, record: SeenRecord) -> None:
         """Applies a committed record."""
         self._count(self.get(record.entity, record.source_id), -1)
         self._count(record, 1)
-        self._raw[key.encode()] = raw
-        place = (record.entity, record.source_id)
+        place = key.encode()
+        self._changes += 1
+        self._recent.pop(place, None)
+        self._recent[place] = (self._changes, raw)
+        self._note(record)
+
+    def mark(self) -> int:
+        """The number of the last record applied; see `settled`."""
+        return self._changes
+
+    def recent(self) -> int:
+        """Records in memory that the table does not have yet."""
+        return len(self._recent)
+
+    def settled(self, mark: int) -> None:
+        """The table was read to an end asked for after `mark`: what was applied until then is in it, and leaves memory."""
+        while self._recent:
+            key = next(iter(self._recent))
+            if self._recent[key][0] > mark:
+                return
+            del self._recent[key]
+
+    def _raw(self, entity: str, source_id: str) -> bytes | None:
+        key = self.key(entity, source_id).encode()
+        recent = self._recent.get(key)
+        if recent is not None:
+            return recent[1]
+        return self._table.get(key) if self._table is not None else None
+
+    def _note(self, record: SeenRecord) -> None:
         if record.held:
-            self.held.add(place)
+            self.held.add((record.entity, record.source_id))
         else:
-            self.held.discard(place)
+            self.held.discard((record.entity, record.source_id))
 
 
 def is_known(record: SeenRecord | None) -> bool:

@@ -15,48 +15,16 @@ from bus.runtime.connections import OpenConnection
 from bus.runtime.environment import Environment
 from bus.runtime.publisher import CommitUnclear, Outgoing, Publisher, commit_surely
 from bus.runtime.reader import BEGINNING, LogReader
-from bus.runtime.state import AccountState
-from bus.runtime.table import PartitionTable
+from bus.runtime.slotstate import SlotState
+from bus.runtime.table import PartitionTable, keep_absorbed
 from schemas.system import CursorRecord
 from services.pollers.account import AccountPoller, holds
-from services.pollers.publishing import Counts, PageBuilder, Seen
+from services.pollers.known import SlotSeen
+from services.pollers.publishing import Counts, PageBuilder
 
 REPORT_EVERY_S = 5.0
 
 log = logging.getLogger(__name__)
-
-
-class StateView:
-    """Follows the sink's records of one slot, so that a page is judged by what was true after it arrived."""
-
-    def __init__(self, environment: Environment, slot: int, names: list[str]) -> None:
-        self._codec = environment.codec
-        self._table = PartitionTable(environment.settings, f"sink-state-{slot}")
-        self._slot = slot
-        self._turn = asyncio.Lock()
-        self.accounts = {name: AccountState(name) for name in names}
-
-    async def load(self) -> None:
-        """Reads the partition to its end."""
-        await self._table.load(topics.STATE, self._slot)
-        for key, value in self._table.items():
-            self._apply(key, value)
-
-    async def refresh(self) -> None:
-        """Reads on to an end offset taken now."""
-        async with self._turn:
-            for key, value in await self._table.refresh():
-                self._apply(key, value)
-
-    def _apply(self, raw_key: bytes, value: bytes | None) -> None:
-        key = raw_key.decode()
-        state = self.accounts.get(topics.split_key(key)[1])
-        if state is not None:
-            state.apply(key, self._codec.decode(topics.STATE, value) if value is not None else None)
-
-    async def close(self) -> None:
-        """Ends reading."""
-        await self._table.close()
 
 
 class PollerSlot:
@@ -67,10 +35,12 @@ class PollerSlot:
         self.slot = slot
         settings = environment.settings
         self._publisher = Publisher(settings, f"{settings.client_prefix}-pollers-{slot}")
-        self._seen = PartitionTable(settings, f"seen-{slot}")
+        names = [connection.name for connection in environment.connections_of(slot)]
+        self._seen = SlotSeen(settings, environment.codec, slot, names)
         self._cursors = PartitionTable(settings, f"cursors-{slot}")
         self._requests = LogReader(settings, f"requests-{slot}")
-        self._view = StateView(environment, slot, [connection.name for connection in environment.connections_of(slot)])
+        self._view = SlotState(settings, environment.codec, "pollers", slot, names)
+        """The sink's records, so that a page is judged by what was true after it arrived."""
         self.accounts: dict[str, AccountPoller] = {}
         self._open: list[OpenConnection] = []
         self._ended = asyncio.Event()
@@ -82,13 +52,13 @@ class PollerSlot:
         # 1
         await self._publisher.open()
         # 2
-        await self._seen.load(topics.SEEN, self.slot)
+        await self._seen.load()
         await self._cursors.load(topics.CURSORS, self.slot)
         # 3
         await self._view.load()
         # 4
         await self._requests.assign(topics.REQUESTS, {self.slot: BEGINNING})
-        log.info("took over", extra={"slot": self.slot, "objects": len(self._seen), "cursors": len(self._cursors)})
+        log.info("took over", extra={"slot": self.slot, "cursors": len(self._cursors), "warm": self._seen.is_warm})
 
     async def run(self) -> None:
         """Works until cancelled. Raises what ended an account or the intake of requests."""
@@ -96,6 +66,7 @@ class PollerSlot:
             tasks.create_task(self._take_requests(), name=f"requests-{self.slot}")
             tasks.create_task(self._report(), name=f"report-{self.slot}")
             tasks.create_task(self._until_unclear(), name=f"commits-{self.slot}")
+            tasks.create_task(self._absorb(), name=f"absorb-{self.slot}")
             for connection in self._env.connections_of(self.slot):
                 self.accounts[connection.name] = poller = self._account(connection)
                 tasks.create_task(poller.run(), name=connection.name)
@@ -112,7 +83,7 @@ class PollerSlot:
         opened = self._env.open(connection, "poll")
         self._open.append(opened)
         codec, state = self._env.codec, self._view.accounts[connection.name]
-        seen = self._seen_of(connection.name)
+        seen = self._seen.accounts[connection.name]
         cursors = self._cursors_of(connection.name)
         today = self._env.clock.now().date()
         for cursor in cursors.values():
@@ -184,11 +155,17 @@ class PollerSlot:
         await self._ended.wait()
         raise self._unclear or CommitUnclear("a commit ended unclear")
 
-    def _seen_of(self, name: str) -> Seen:
-        prefix = topics.key(name, "")
-        seen = Seen(name, self._env.codec, dict(self._seen.items(prefix)))
-        seen.recall_held()
-        return seen
+    async def _absorb(self) -> None:
+        """Reads what was committed into the local copies."""
+
+        def recent() -> int:
+            return sum(seen.recent() for seen in self._seen.accounts.values())
+
+        async def refresh() -> None:
+            await self._seen.refresh()
+            await self._view.refresh()
+
+        await keep_absorbed(recent, refresh, self.slot)
 
     def _cursors_of(self, name: str) -> dict[str, CursorRecord]:
         cursors = {}

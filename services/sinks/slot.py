@@ -17,8 +17,9 @@ from bus.runtime.publisher import Publisher
 from bus.runtime.reader import BEGINNING, LogReader, Record
 from bus.runtime.retry import wait_s
 from bus.runtime.slotwork import OwnershipLost
+from bus.runtime.slotstate import SlotState
 from bus.runtime.state import AccountState
-from bus.runtime.table import PartitionTable
+from bus.runtime.table import keep_absorbed
 from bus.runtime.tail import read_all
 from schemas.system import Cause, Outcome, RequestRecord
 from services.sinks.account import AccountSink, Delivered
@@ -47,7 +48,8 @@ class SinkSlot:
         self._env = environment
         self.slot = slot
         self._publisher = Publisher(environment.settings, f"{environment.settings.client_prefix}-sinks-{slot}")
-        self._table = PartitionTable(environment.settings, f"state-{slot}")
+        names = [connection.name for connection in environment.connections_of(slot)]
+        self._state = SlotState(environment.settings, environment.codec, "sinks", slot, names)
         self._ledger = Ledger(slot, self._publisher, environment.codec)
         self._reader = LogReader(environment.settings, f"outbound-{slot}")
         self._requests = LogReader(environment.settings, f"sink-requests-{slot}")
@@ -67,22 +69,12 @@ class SinkSlot:
         # 1
         await self._publisher.open()
         # 2
-        await self._table.load(topics.STATE, self.slot)
+        await self._state.load()
         # 3
-        states = self._states()
-        log.info("took over", extra={"slot": self.slot, "records": len(self._table), "connections": sorted(states)})
-        self._known = states
+        self._known = self._state.accounts
+        log.info("took over", extra={"slot": self.slot, "warm": self._state.is_warm, "connections": sorted(self._known)})
         # 4
         await self._requests.assign(topics.REQUESTS, {self.slot: BEGINNING})
-
-    def _states(self) -> dict[str, AccountState]:
-        states = {connection.name: AccountState(connection.name) for connection in self._env.connections_of(self.slot)}
-        for raw_key, value in self._table.items():
-            key = raw_key.decode()
-            state = states.get(topics.split_key(key)[1])
-            if state is not None:
-                state.apply(key, self._env.codec.decode(topics.STATE, value))
-        return states
 
     async def run(self) -> None:
         """Works until cancelled. Raises what ended the ledger (fencing), the intake or a lane."""
@@ -91,6 +83,7 @@ class SinkSlot:
             tasks.create_task(self._intake(), name=f"intake-{self.slot}")
             tasks.create_task(self._take_requests(), name=f"requests-{self.slot}")
             tasks.create_task(self._report(), name=f"report-{self.slot}")
+            tasks.create_task(keep_absorbed(self._recent, self._state.refresh, self.slot), name=f"absorb-{self.slot}")
             for connection in self._env.connections_of(self.slot):
                 tasks.create_task(self._account(connection.name), name=connection.name)
 
@@ -107,7 +100,7 @@ class SinkSlot:
         await self._pictures.close()
         await self._reader.close()
         await self._requests.close()
-        await self._table.close()
+        await self._state.close()
         await self._publisher.close()
 
     # --- accounts ------------------------------------------------------------------------------------------------------------
@@ -199,6 +192,9 @@ class SinkSlot:
             for opened in self._open:
                 opened.report()
             await asyncio.sleep(REPORT_EVERY_S)
+
+    def _recent(self) -> int:
+        return sum(state.recent() for state in self._known.values())
 
     async def _lag(self, name: str) -> int:
         """Commands on the topic that are not settled, those not read yet included."""
