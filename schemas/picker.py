@@ -1,7 +1,7 @@
 """Picks a few fields out of Avro bytes and steps over all others: what an index needs of a record, at a tenth of decoding it.
 
 The code is written out as Python source, a line or two per field, as in `schemas.encoder`. Like `schemas.decoder` it reads bytes
-of the schema it was made of; those of another release's writer are for the codec. Nothing behind the last wanted field is looked at.
+of the schema it was made of; those of another release's writer are for the codec. Nothing behind the last wanted field is read.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 from schemas.decoder import Damaged, get_integer
 
 Pick: TypeAlias = Callable[[bytes, int], list[Any]]
-"""The wanted values in their order, from a place in the bytes on; None for what is absent."""
+"""The wanted values in their order, from a place in the bytes on; None for what is absent. Texts stay UTF-8 bytes."""
 
 _VARINTS = frozenset({"int", "long", "enum"})
 
@@ -57,23 +57,29 @@ def _step_over_texts_by_name(data: bytes, at: int) -> int:
             continue
         if count > len(data):
             raise Damaged("more items than bytes")
-        for _ in range(2 * count):
-            length = data[at]
-            at = at + 1 + (length >> 1) if length < 128 else step_over_piece(data, at)
+        for _ in range(count):
+            if (length := data[at]) < 128 and (other := data[at + 1 + (length >> 1)]) < 128:
+                at += 2 + (length >> 1) + (other >> 1)
+            else:
+                at = step_over_piece(data, step_over_piece(data, at))
     return at + 1
 
 
-def _get_texts(data: bytes, at: int) -> tuple[list[str], int]:
+def _get_pieces(data: bytes, at: int) -> tuple[list[bytes], int]:
     found = []
     while data[at]:
         count, at = get_integer(data, at)
         if count < 0:
             count = -count
             _, at = get_integer(data, at)
+        if count > len(data):
+            raise Damaged("more items than bytes")
         for _ in range(count):
-            end = step_over_piece(data, at)
-            _, at = get_integer(data, at)
-            found.append(data[at:end].decode())
+            length, at = get_integer(data, at)
+            end = at + length
+            if length < 0 or end > len(data):
+                raise Damaged("a length beyond the end")
+            found.append(data[at:end])
             at = end
     return found, at + 1
 
@@ -90,7 +96,7 @@ class _Writer:
             "over_piece": step_over_piece,
             "over_integer": step_over_integer,
             "get_integer": get_integer,
-            "get_texts": _get_texts,
+            "get_pieces": _get_pieces,
             "over_map": _step_over_texts_by_name,
         }
 
@@ -146,13 +152,13 @@ class _Writer:
         match schema["type"]:
             case "string":
                 self.add(indent, "end = over_piece(data, at)")
-                self.add(indent, f"{target} = data[at + 1 if data[at] < 128 else get_integer(data, at)[1]:end].decode()")
+                self.add(indent, f"{target} = data[at + 1 if data[at] < 128 else get_integer(data, at)[1]:end]")
                 self.add(indent, "at = end")
             case "boolean":
                 self.add(indent, f"{target} = data[at] == 1")
                 self.add(indent, "at += 1")
             case "array" if schema["items"] == "string":
-                self.add(indent, f"{target}, at = get_texts(data, at)")
+                self.add(indent, f"{target}, at = get_pieces(data, at)")
             case kind if kind in _VARINTS:
                 self.add(indent, f"{target}, at = get_integer(data, at)")
                 if kind == "enum":
@@ -180,7 +186,7 @@ class _Writer:
 def compile_picker(schema: dict[str, Any], wanted: Sequence[str]) -> Pick:
     """A function that gives the values of `wanted`: dotted paths of texts, whole numbers, flags, symbols and lists of texts.
 
-    It raises Damaged, IndexError or UnicodeDecodeError for bytes that are no record of the schema, as far as they are looked at.
+    It raises Damaged or IndexError for bytes that are no record of the schema, as far as they are looked at.
     Raises ValueError for a path that is not there or of another type.
     """
     writer = _Writer(wanted)

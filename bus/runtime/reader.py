@@ -293,7 +293,7 @@ class LogReader:
         last = None
         for message in messages:
             if (fault := message.error()) is None:
-                pairs.append((_bytes(message.key()) or b"", _bytes(message.value())))
+                pairs.append((message.key() or b"", message.value()))
                 last = message
             elif fault.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - that is its public name
                 self._advance(message, 0)

@@ -121,7 +121,8 @@ class SlotState:
         if kind == b"object":
             place, _, external_id = rest.rpartition(b"|")
             start = b"match|" + place + b"|"
-            return [start + _part(match_key) + b"|" + external_id for match_key in found], False
+            end = b"|" + external_id
+            return [start + _part(match_key) + end for match_key in found], False
         if kind == b"link":
             name, entity, _ = rest.split(b"|", 2)
             return [b"|".join((b"to", name, entity, _part(found), key))], False
@@ -163,16 +164,17 @@ class _Records:
         self.entries = slot.indexed
 
 
-def _part(text: str) -> bytes:
-    return topics.key(text).encode()
+def _part(text: bytes) -> bytes:
+    """As `bus.runtime.state` writes a part of a place."""
+    return text.replace(b"%", b"%25").replace(b"|", b"%7C")
 
 
 def _picked(kind: bytes, record: StateRecord) -> Any:
     """As the pickers do, from a record of another release."""
     if record.object is not None and kind == b"object":
-        return record.object.match_keys
+        return [match_key.encode() for match_key in record.object.match_keys]
     if record.link is not None and kind == b"link":
-        return record.link.external_id
+        return record.link.external_id.encode()
     if record.intent is not None and kind == b"intent":
         return str(record.intent.state)
     return str(record.standing.standing) if record.standing is not None and kind == b"standing" else None

@@ -11,6 +11,7 @@ https://github.com/facebook/rocksdb/wiki
 """
 
 import logging
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -23,6 +24,7 @@ from rocksdict import (
     Cache,
     DBCompressionType,
     Env,
+    MemtableFactory,
     Options,
     Rdict,
     WriteBatch,
@@ -80,8 +82,10 @@ class Mark(msgspec.Struct, kw_only=True):
 class Store:
     """An open store. Not for several threads at once."""
 
-    def __init__(self, db: Rdict, folder: Path | None) -> None:
+    def __init__(self, db: Rdict, folder: Path | None, *, is_loading: bool = False) -> None:
         self._db = db
+        self._is_loading = is_loading
+        """Nothing but written until `settle`: a million look-ups of what was just written would sort it a million times."""
         self.folder = folder
         """None: it lives in memory."""
         self._write = WriteOptions()
@@ -132,8 +136,19 @@ class Store:
             return None
 
     def settle(self) -> None:
-        """To be called when many records were loaded: the files are put in order from now on, beside the work."""
-        self._attempt(lambda: self._db.set_options({"disable_auto_compactions": "false"}))
+        """Ends the loading of an empty store: from now on its files are put in order beside the work. Raises StoreFailed."""
+        if not self._is_loading:
+            return
+        self._is_loading = False
+        try:
+            self._db.flush()
+            if self.folder is None:
+                self._db.set_options({"disable_auto_compactions": "false"})  # what is in memory cannot be opened again
+            else:
+                self._db.close()
+                self._db = _database(self.folder)
+        except Exception as error:
+            raise self._fail(error) from error
 
     def flush(self) -> None:
         """What was written outlives the process from now on. Raises StoreFailed."""
@@ -175,35 +190,31 @@ def open_store(base: Path, why_not: Callable[[Mark], str | None]) -> tuple[Store
     """
     for number in range(FOLDERS_MAX):
         folder = base.with_name(f"{base.name}.{number}") if number else base
-        store = _opened(folder) or _emptied(folder)
-        if store is None:
-            continue
-        reason, mark = _judged(store, why_not)
-        if reason is None:
-            return store, mark
-        log.info("the local copy of state is made anew", extra={"cause": reason, "folder": folder.name})
-        store.close(keep=False)
+        if folder.exists() and (store := _opened(folder)) is not None:
+            reason, mark = _judged(store, why_not)
+            if mark is not None and reason is None:
+                return store, mark
+            log.info("the local copy of state is made anew", extra={"cause": reason, "folder": folder.name})
+            store.close(keep=False)
         if (store := _emptied(folder)) is not None:
             return store, None
     log.warning("no local copy of state can be kept: it is held in memory", extra={"folder": str(base)})
-    return Store(_database(Path(tempfile.gettempdir()) / "bus-in-memory", Env.mem_env()), None), None
+    return Store(_in_memory(), None, is_loading=True), None
 
 
 def _judged(store: Store, why_not: Callable[[Mark], str | None]) -> tuple[str | None, Mark | None]:
-    """(reason against it, its mark); an empty one is fine and has no mark."""
+    """(reason against it, its mark)."""
     try:
         mark = store.mark()
-        if mark is not None:
-            return why_not(mark), mark
-        return (None, None) if next(iter(store.scan(b"")), None) is None else ("it has no mark", None)
     except StoreFailed as error:
         return str(error), None
+    return (why_not(mark), mark) if mark is not None else ("it is empty", None)
 
 
-def _opened(folder: Path) -> Store | None:
+def _opened(folder: Path, *, is_loading: bool = False) -> Store | None:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        return Store(_database(folder), folder)
+        return Store(_database(folder, is_loading=is_loading), folder, is_loading=is_loading)
     except Exception as error:
         log.debug("cannot open %s: %s", folder, error)
         return None
@@ -212,12 +223,27 @@ def _opened(folder: Path) -> Store | None:
 def _emptied(folder: Path) -> Store | None:
     """A new store in the place of a damaged one; None where another process holds it, or it cannot be removed."""
     try:
-        Rdict.destroy(str(folder), Options(raw_mode=True))  # takes the lock: what another process uses stays
-        shutil.rmtree(folder, ignore_errors=True)
+        if folder.exists():
+            Rdict.destroy(str(folder), Options(raw_mode=True))  # takes the lock: what another process uses stays
+            shutil.rmtree(folder, ignore_errors=True)
     except Exception as error:
         log.debug("cannot remove %s: %s", folder, error)
         return None
-    return _opened(folder)
+    return _opened(folder, is_loading=True)
+
+
+def _in_memory() -> Rdict:
+    """For where there is no disk. The library itself leaves a file of a few bytes somewhere. Raises StoreFailed."""
+    places = [Path(place) for place in (tempfile.gettempdir(), "/dev/shm") if os.access(place, os.W_OK)]  # noqa: S108
+    for place in places:
+        folder = Path(tempfile.mkdtemp(prefix="bus-", dir=place))
+        try:
+            return _database(folder, Env.mem_env())
+        except Exception as error:
+            log.debug("cannot use %s: %s", place, error)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+    raise StoreFailed("no folder can be written to: give BUS_DATA_DIR one")
 
 
 @cache
@@ -225,7 +251,7 @@ def _shared() -> tuple[Cache, WriteBufferManager]:
     return Cache(BLOCK_CACHE_BYTES), WriteBufferManager(WRITE_BUFFERS_BYTES, False)
 
 
-def _database(folder: Path, env: Env | None = None) -> Rdict:
+def _database(folder: Path, env: Env | None = None, *, is_loading: bool = False) -> Rdict:
     cache_of_blocks, buffers = _shared()
     table = BlockBasedOptions()
     table.set_block_cache(cache_of_blocks)
@@ -241,7 +267,9 @@ def _database(folder: Path, env: Env | None = None) -> Rdict:
     options.set_write_buffer_manager(buffers)
     options.set_allow_concurrent_memtable_write(False)
     options.set_max_background_jobs(2)
-    options.set_disable_auto_compactions(True)  # until `settle`: while loading they would take half the machine
+    if is_loading:
+        options.set_memtable_factory(MemtableFactory.vector())
+    options.set_disable_auto_compactions(is_loading or env is not None)  # until `settle`: they would take half the machine
     options.set_level_zero_slowdown_writes_trigger(NEVER)
     options.set_level_zero_stop_writes_trigger(NEVER)
     options.set_soft_pending_compaction_bytes_limit(0)

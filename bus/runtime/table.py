@@ -276,6 +276,7 @@ class StoredTable:
                 written_at=now_s,
                 names=sorted(self._index.names),
             )
+            store.write(batch(), mark)
         self._mark = mark
         for schema_id in mark.schema_ids:
             await self._codec.learn(schema_id)

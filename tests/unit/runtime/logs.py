@@ -67,9 +67,7 @@ class Reader:
     async def facts(self, topic: str, partition: int) -> PartitionFacts:
         if self._log.refused is not None:
             raise self._log.refused
-        return PartitionFacts(
-            self._log.cluster, self._log.topic_id, self._log.start, self._log.end, self._log.delete_retention_s
-        )
+        return PartitionFacts(self._log.cluster, self._log.topic_id, self._log.start, self._log.end, self._log.delete_retention_s)
 
     async def work(self, do: Callable[[], Any]) -> Any:
         return do()
