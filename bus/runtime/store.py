@@ -85,7 +85,6 @@ class Store:
     def __init__(self, db: Rdict, folder: Path | None, *, is_loading: bool = False) -> None:
         self._db = db
         self._is_loading = is_loading
-        """Nothing but written until `settle`: a million look-ups of what was just written would sort it a million times."""
         self.folder = folder
         """None: it lives in memory."""
         self._write = WriteOptions()
@@ -134,6 +133,11 @@ class Store:
             return msgspec.json.decode(data, type=Mark) if data is not None else None
         except msgspec.MsgspecError:
             return None
+
+    @property
+    def is_loading(self) -> bool:
+        """Whether it is only written to, until `settle`: a look-up would sort what was written, each time."""
+        return self._is_loading
 
     def settle(self) -> None:
         """Ends the loading of an empty store: from now on its files are put in order beside the work. Raises StoreFailed."""

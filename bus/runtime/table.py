@@ -330,11 +330,12 @@ class StoredTable:
                 digest = await self._reader.work(lambda: self._digest(pairs))
                 if self._index.is_tallied and not self._store_().is_loading:
                     digest.tallies = await self._reader.work(lambda: self._tallied(pairs, are_new=are_new))
-                return digest
             except SchemaUnknown as error:
                 await self._codec.learn(error.schema_id)
                 mark = self._mark_()
                 self._mark = msgspec.structs.replace(mark, schema_ids=sorted({*mark.schema_ids, error.schema_id}))
+            else:
+                return digest
 
     def _digest(self, pairs: Sequence[Pair]) -> Digest:
         made, kept, few = batch(), [], set(self._kept)

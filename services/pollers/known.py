@@ -1,8 +1,8 @@
 """What polling knows of the accounts of one slot: one table of `bus.seen` on local disk, and a view per account on top of it."""
 
 import asyncio
-from contextlib import suppress
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 
 from bus.core import topics
 from bus.core.clock import Clock

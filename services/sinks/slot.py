@@ -16,8 +16,8 @@ from bus.runtime.kafka import OffsetLost
 from bus.runtime.publisher import Publisher
 from bus.runtime.reader import BEGINNING, LogReader, Record
 from bus.runtime.retry import wait_s
-from bus.runtime.slotwork import OwnershipLost
 from bus.runtime.slotstate import SlotState
+from bus.runtime.slotwork import OwnershipLost
 from bus.runtime.state import AccountState
 from bus.runtime.table import keep_absorbed
 from bus.runtime.tail import read_all

@@ -122,6 +122,21 @@ async def test_what_is_kept_in_memory_is_found_by_a_warm_start_without_looking_a
     await table.close()
 
 
+async def test_counts_follow_replaced_and_deleted_records_over_starts(place: Place) -> None:
+    place.log.commit(("a|1", b"x"), ("a|2", b"x"), ("b|1", b"x"))
+    place.log.commit(("a|1", b"y"), ("a|1", b"z"))
+    table = await place.table()
+    assert table.tallies == {"x": 1, "z": 1}
+    place.log.commit(("a|2", b"z"), ("a|3", b"z"), ("a|3", b"x"), ("a|1", None), ("a|9", None))
+    await table.refresh()
+    assert table.tallies == {"x": 1, "z": 1}
+    await table.close()
+    place.log.commit(("a|4", b"x"))
+    table = await place.table(Letters("a", "b"))
+    assert table.is_warm and table.tallies == {"x": 3, "z": 1}
+    await table.close()
+
+
 async def test_a_refresh_tells_what_is_kept_no_longer(place: Place) -> None:
     await place.used()
     table = await place.table()
@@ -223,18 +238,20 @@ async def test_a_lost_copy_is_made_anew(place: Place) -> None:
 @pytest.mark.parametrize("damage", ["data", "manifest", "current", "gone"])
 async def test_a_damaged_copy_is_made_anew(place: Place, damage: str) -> None:
     await place.used()
-    (file,) = [
+    files = [
         path
         for path in place.cache.iterdir()
         if (path.suffix == ".sst" and damage == "data")
         or (path.name.startswith("MANIFEST") and damage == "manifest")
         or (path.name == "CURRENT" and damage in ("current", "gone"))
     ]
-    data = bytearray(file.read_bytes())
-    if damage == "gone":
-        file.unlink()
-    else:
-        file.write_bytes(bytes(byte ^ 0x55 for byte in data))
+    assert files
+    for file in files:
+        data = file.read_bytes()
+        if damage == "gone":
+            file.unlink()
+        else:
+            file.write_bytes(bytes(byte ^ 0x55 for byte in data))
     table = await place.table()
     assert not table.is_warm and contents(table) == {b"a|1": b"xy", b"a|2": b"x!"}
     await table.close()
