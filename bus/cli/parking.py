@@ -77,13 +77,15 @@ def plain(item: "Stands") -> dict[str, Any]:
 
 def _why(item: "Stands") -> str:
     record = item.record
-    text = f"{record.cause or Cause.UNKNOWN}: {record.detail or ''}".rstrip(": ")
-    absent = [name for name in record.missing if name not in text]
-    return f"{text}\nmissing: {listing(absent)}" if absent else text
+    cause, detail = str(record.cause or Cause.UNKNOWN), record.detail or ""
+    text = detail if detail.startswith(f"{cause}:") else f"{cause}: {detail}".rstrip(": ")
+    if record.missing and not record.detail:  # else the detail names them, and as people write them
+        text += f"\nmissing: {listing(record.missing)}"
+    return text
 
 
 def _times(item: "Stands") -> str:
-    after = moment(item.record.retry_at.isoformat()) if item.record.retry_at else "when it comes"
+    after = moment(item.record.retry_at.isoformat()) if item.record.retry_at else "when that ends"
     return f"{moment(item.since.isoformat())}\n{after}"
 
 

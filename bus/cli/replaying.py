@@ -352,7 +352,9 @@ def _share(job: "JobRecord") -> str:
     from bus.runtime.replays import to_read
 
     read, total = to_read(job)
-    return f"{100 * read // total} %" if total else ""
+    if total == 0:
+        return "100 %" if job.state == "DONE" else ""
+    return f"{100 * read // total} %"
 
 
 def _began(job: "JobRecord") -> str:

@@ -18,12 +18,13 @@ from typing import Any
 import httpx
 import pytest
 from click.testing import CliRunner, Result
+from confluent_kafka import Producer
 
 from bus.cli.group import bus
 from bus.core import topics
 from bus.core.clock import SystemClock
 from bus.core.configuration import Configuration, Connection, Flow
-from bus.runtime import requests
+from bus.runtime import kafka, requests
 from bus.runtime.codec import Codec
 from bus.runtime.privacy import MasterKey
 from bus.runtime.provisioning import ensure_topics
@@ -39,10 +40,13 @@ from connectors.quickbooks.simulator import build
 from schemas.system import (
     BrakeRecord,
     Cause,
+    Command,
+    CommandKind,
     DeadLetter,
     JobRecord,
     JobState,
     ObjectRef,
+    OffsetRecord,
     RequestKind,
     RequestRecord,
     SeenRecord,
@@ -326,6 +330,27 @@ async def test_a_replay_is_followed_to_its_end_and_a_job_cancelled(desk: Desk) -
     assert "will be cancelled" in await desk.said("jobs", "cancel", running.id, "--no-wait")
     [cancelled] = await desk.asked(desk.shop, RequestKind.CANCEL)
     assert cancelled.args == {"id": running.id}
+
+
+async def test_what_ends_a_transaction_is_no_command_that_waits(desk: Desk) -> None:
+    """An aborted transaction leaves its records and its end behind, which nobody ever reads; quiet must come all the same."""
+    await desk.publish_configuration()
+    topic = topics.outbound(desk.books)
+    command = Command(kind=CommandKind.OBSERVE, id="1", made_at=NOW)
+    await desk.write(Outgoing(topic, 0, "k", desk.codec.encode(topic, command)))
+    assert (await desk.plain("status"))["outbound_lag"][desk.books] == 1
+    await desk.write(desk.state(topics.key("offset", desk.books), offset=OffsetRecord(offset=1)))
+
+    def abort() -> None:
+        producer = Producer(kafka.producer_config(desk.settings, "test", transactional_id=f"bus-test-{uuid.uuid4()}"))
+        producer.init_transactions(20)
+        producer.begin_transaction()
+        producer.produce(topic, value=b"never seen", key=b"k", partition=0)
+        producer.flush(20)
+        producer.abort_transaction(20)
+
+    await asyncio.to_thread(abort)
+    assert (await desk.plain("status"))["outbound_lag"][desk.books] == 0
 
 
 async def test_a_resync_and_a_link_are_asked_of_the_account_whose_owner_acts(desk: Desk) -> None:
