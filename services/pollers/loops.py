@@ -1,4 +1,8 @@
-"""Does an object go back and forth between two accounts? An alert of last resort: echoes are told apart before (law 9)."""
+"""Does an object go back and forth between two accounts? An alert of last resort: echoes are told apart before (law 9).
+
+Kept in memory only: it stops nothing and decides nothing, so that nothing is lost with it. An object that does go back and forth
+makes its five turns in every process that lives as long as they take, and is told by the next one.
+"""
 
 from collections import OrderedDict
 from datetime import datetime, timedelta

@@ -189,6 +189,52 @@ async def test_going_back_to_what_we_wrote_is_news() -> None:
     assert event.meta.echo_fields == []
 
 
+async def test_an_echo_is_known_by_any_later_process_and_accounted_for_once() -> None:
+    """Killed after our write and before the poll, killed again after it: each process reads what it knows from the log."""
+    world = Poller()
+    external_id = world.vendor.put("customer", company())
+    await world.poll(world.life())
+    ours = company(email="new@vandijk.test")
+    wrote(world, external_id, ours)
+    world.vendor.put("customer", ours, external_id)
+    (event,) = await world.poll(world.life())
+    assert event.meta.origin.echo
+    world.vendor.put("customer", msgspec.structs.replace(ours, language="de"), external_id)
+    (event,) = await world.poll(world.life())
+    assert event.meta.origin is None
+    assert event.meta.echo_fields == [], "our write was accounted for by the process before"
+    world.vendor.put("customer", ours, external_id)
+    (event,) = await world.poll(world.life())
+    assert event.meta.origin is None, "somebody went back to what we wrote: that is an edit"
+
+
+async def test_a_person_who_overwrites_our_field_at_the_same_time_is_news_whole() -> None:
+    world = Poller()
+    external_id = world.vendor.put("customer", company())
+    await world.poll()
+    wrote(world, external_id, company(email="ours@vandijk.test"))
+    world.vendor.put("customer", company(email="theirs@vandijk.test", language="de"), external_id)
+    (event,) = await world.poll()
+    assert event.meta.origin is None
+    assert event.meta.echo_fields == []
+
+
+async def test_an_edit_met_while_our_write_is_open_is_told_from_it_after_a_restart() -> None:
+    world = Poller()
+    external_id = world.vendor.put("customer", company())
+    await world.poll()
+    intent(world, IntentState.OPEN, external_id)
+    ours = company(email="ours@vandijk.test")
+    world.vendor.put("customer", msgspec.structs.replace(ours, language="de"), external_id)
+    assert await world.poll() == []
+    wrote(world, external_id, ours)
+    intent(world, IntentState.CLOSED, external_id)
+    await world.life().judge_held()
+    event = world.events()[-1]
+    assert (event.meta.origin, event.meta.echo_fields) == (None, ["email"])
+    assert event.after.language == "de"
+
+
 async def test_an_object_under_an_open_update_is_held_until_the_intent_closes() -> None:
     world = Poller()
     external_id = world.vendor.put("customer", company())
