@@ -142,7 +142,7 @@ async def _never(self: PollerSlot) -> None:
     await asyncio.Event().wait()
 
 
-def _always_news(state: Any, seen: Any, entity: str, source_id: str, content: str, fields: Any, now: Any, *_: Any) -> Judgement:
+def _always_news(state: Any, seen: Any, entity: str, source_id: str, content: str, fields: Any, now: Any, **_: Any) -> Judgement:
     return Judgement(verdict=Verdict.NEWS, seq=next_seq(seen, now))
 
 

@@ -8,12 +8,12 @@ import traceback
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import nullcontext
 
-from tests.simulation import poller, sink
+from tests.simulation import both, poller, sink
 from tests.simulation.broken import BUILDS
 from tests.simulation.surroundings import Surroundings, patched
 from tests.simulation.virtual import VirtualLoop, run
 
-MACHINES: dict[str, Callable[[Surroundings], Awaitable[None]]] = {"poller": poller.play, "sink": sink.play}
+MACHINES: dict[str, Callable[[Surroundings], Awaitable[None]]] = {"both": both.play, "poller": poller.play, "sink": sink.play}
 
 
 def play_one(machine: str, seed: int, broken: str = "") -> tuple[str, list[str]]:

@@ -27,8 +27,10 @@ SETTLE_S = 30
 """As the manifest declares: what a search does not find so long after the call was over was not made."""
 SEARCH_LAG_S_MAX = 30.0
 LIST_LAG_S_MAX = 4.0
+SAVING_S_MAX = 4.0
 OVERLAP_S = 6.0
-"""Lists are as of up to LIST_LAG_S_MAX ago; the connector reads so far back."""
+"""Lists are as of up to LIST_LAG_S_MAX ago, and show an object up to SAVING_S_MAX after its stamp: so far back lists are read
+twice."""
 PAGE_ROWS = 3
 
 _ENCODER = msgspec.json.Encoder(order="sorted")
@@ -68,8 +70,10 @@ class Version(NamedTuple):
     """What an object was from a time on; None: it was removed."""
 
     at: float
+    stamp: int
     number: int
     document: Entity | None
+    who: str
 
 
 class SimVendor(FakeVendor):
@@ -82,6 +86,8 @@ class SimVendor(FakeVendor):
         self.mood = Mood()
         self.made: Counter[tuple[str, str, str]] = Counter()
         """Objects made by us, per (entity, source entity, source id): more than one is a broken promise (P2)."""
+        self.updates: Counter[tuple[str, str]] = Counter()
+        """Updates of ours that changed something, per object."""
         self.refuses: Callable[[Write], bool] = lambda write: False
         self.found_from: dict[str, float] = {}
         """When a new object shows up in searches."""
@@ -113,8 +119,11 @@ class SimVendor(FakeVendor):
         self.tell(f"  {entity} {external_id} is removed")
 
     def _happened(self, entity: str, external_id: str, document: Entity | None) -> None:
-        number = self.versions[entity, external_id]
-        self.history.setdefault((entity, external_id), []).append(Version(self.now(), number, document))
+        """It is stamped when the saving begins and shown when it is done: not all are shown in the order of their stamps."""
+        versions, now = self.history.setdefault((entity, external_id), []), self.now()
+        begun = now - self.dice.uniform(0, SAVING_S_MAX) if self.lag and self.dice.random() < 0.3 else now
+        stamp = max(int(begun), versions[-1].stamp if versions else 0)
+        versions.append(Version(now, stamp, self.versions[entity, external_id], document, self.who))
 
     def as_of(self, at: float) -> list[tuple[str, str, Version]]:
         """Every object as a list shows it that is as of `at`."""
@@ -211,7 +220,7 @@ class SimConnector(FakeConnector):
         lag_s = dice.uniform(0, LIST_LAG_S_MAX) if dice.random() < 0.3 else 0.0
         rows = []
         for entity, external_id, version in self.vendor.as_of(self.vendor.now() - lag_s):
-            key = (int(version.at), entity, external_id)
+            key = (version.stamp, entity, external_id)
             if key > after and (version.document is not None or self.manifest.streams[0].deletes == "feed"):
                 rows.append((key, self._record_of(entity, external_id, version)))
         return sorted(rows, key=lambda row: row[0])
@@ -250,6 +259,7 @@ class SimConnector(FakeConnector):
             return StepResult(external_id=made, record=vendor.record(write.entity, made), replayed=True)
         if write.action != "create":
             self._must_be_newest(write)
+            vendor.updates[write.entity, write.external_id or ""] += 1
         before = len(vendor.writes)
         vendor.who = "bus"
         result = self._do(write, step, done)
