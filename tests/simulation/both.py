@@ -9,7 +9,7 @@ from typing import Any
 
 from bus.core import topics
 from bus.core.configuration import parse
-from schemas.system import IdempotencyClass, LinkState, Standing
+from schemas.system import IdempotencyClass, LinkState, ObjectRef, Standing
 from services.pollers.slot import PollerSlot
 from services.processors.handler import Handler
 from services.processors.routes import Routes, compile_routes
@@ -88,6 +88,7 @@ class BothWays:
         self.frozen: list[Process] = []
         self.later: set[asyncio.Task[None]] = set()
         self.made = 0
+        self.on_both: set[str] = set()
         self.edits: Counter[tuple[str, str]] = Counter()
         """Edits of people, per account and object: as many writes at the other side at most."""
         self.same_field = dice.random() < 0.2
@@ -110,6 +111,8 @@ class BothWays:
             vendor.lag, vendor.who = False, "person"
         for number in range(self.dice.randint(0, 3)):
             on = self.dice.choice(([LEFT], [RIGHT], [LEFT, RIGHT]))
+            if len(on) == 2:
+                self.on_both.add(f"old{number}@vandijk.test")
             for name in on:
                 self.vendors[name].put("customer", company(f"old {number}", f"old{number}@vandijk.test", language="en"))
         for vendor in self.vendors.values():
@@ -127,13 +130,27 @@ class BothWays:
         """People on the left change names, on the right languages."""
         name = self.dice.choice((LEFT, RIGHT))
         vendor = self.vendors[name]
-        if customers := sorted(vendor.objects["customer"]):
+        if customers := sorted(i for i in vendor.objects["customer"] if self._is_met(name, i)):
             external_id = self.dice.choice(customers)
             self.edits[name, external_id] += 1
             if name == LEFT or self.same_field:
                 vendor.edit("customer", external_id, company_name=f"name {self.dice.randint(1, 4)}")
             else:
                 vendor.edit("customer", external_id, language=self.dice.choice(("nl", "fr", "de")))
+
+    def _is_met(self, name: str, external_id: str) -> bool:
+        """What existed on both sides is left alone until both flows have met it: until then either side's values may be sent."""
+        document: Any = self.vendors[name].objects["customer"][external_id]
+        email = document.pii.emails[0].value
+        if email not in self.on_both:
+            return True
+        for here, vendor in self.vendors.items():
+            flow, there = ("there", RIGHT) if here == LEFT else ("back", LEFT)
+            own = next(i for i, customer in vendor.objects["customer"].items() if customer.pii.emails[0].value == email)
+            standing = self.world.state(there).standing(flow, ObjectRef(connection=here, entity="customer", id=own))
+            if standing is None or standing.standing not in (Standing.WRITTEN, Standing.UNCHANGED):
+                return False
+        return True
 
     def _vendor_turns(self) -> None:
         name = self.dice.choice((LEFT, RIGHT))

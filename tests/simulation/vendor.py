@@ -108,7 +108,9 @@ class SimVendor(FakeVendor):
             lag_s = self.dice.choice((0.0, self.dice.uniform(0, SEARCH_LAG_S_MAX), SEARCH_LAG_S_MAX)) if self.lag else 0.0
             self.found_from[external_id] = now + lag_s
         self._happened(entity, external_id, document)
-        self.tell(f"  {self.who} writes {entity} {external_id}, searches find it from {self.found_from[external_id]:.1f}")
+        what = getattr(document, "company_name", None) or getattr(document, "name", "")
+        told = f"  {self.who} writes {entity} {external_id} {what!r} {getattr(document, 'language', None) or ''}"
+        self.tell(f"{told}, searches find it from {self.found_from[external_id]:.1f}")
         return external_id
 
     def remove(self, entity: str, external_id: str) -> None:
