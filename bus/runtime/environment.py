@@ -9,7 +9,7 @@ from bus.core.topics import slot_of
 from bus.kit.budget import Share
 from bus.runtime.codec import Codec
 from bus.runtime.connections import OpenConnection, connection_of, open_connection
-from bus.runtime.follow import ConfigFollower, Documents, GrantFollower, SubjectKeys
+from bus.runtime.follow import ConfigFollower, Documents, GrantFollower, KnownObjects, SubjectKeys
 from bus.runtime.privacy import MasterKey, Privacy
 from bus.runtime.registry import RegistryClient
 from bus.runtime.settings import BusSettings
@@ -28,17 +28,18 @@ class Environment:
         self.keys = SubjectKeys(settings, self.codec, self.privacy)
         self.config = ConfigFollower(settings, self.codec, self._changed)
         self.grants = GrantFollower(settings, self.codec, self.master)
+        self.known = KnownObjects(settings, self.codec)
         self._listeners: list[Callable[[Documents], Awaitable[None]]] = []
 
     async def start(self) -> None:
         """Reads keys, configuration and grants to their ends; waits while Kafka or the registry is away."""
         await self.codec.open()
-        await asyncio.gather(self.keys.start(), self.grants.start())
+        await asyncio.gather(self.keys.start(), self.grants.start(), self.known.start())
         await self.config.start()
 
     async def stop(self) -> None:
         """Ends following."""
-        await asyncio.gather(self.keys.stop(), self.config.stop(), self.grants.stop())
+        await asyncio.gather(self.keys.stop(), self.config.stop(), self.grants.stop(), self.known.stop())
         await self.registry.close()
 
     def on_configuration(self, listener: Callable[[Documents], Awaitable[None]]) -> None:
@@ -62,11 +63,11 @@ class Environment:
 
     def not_ready(self) -> list[str]:
         """Reasons why the process cannot work now."""
-        return [reason for reason in (self.keys.reason, self.config.reason, self.grants.reason) if reason]
+        return [reason for reason in (self.keys.reason, self.config.reason, self.grants.reason, self.known.reason) if reason]
 
     async def failure(self) -> None:
         """Raises what ended a follower; never returns otherwise."""
-        waiting = [asyncio.ensure_future(part.failure()) for part in (self.keys, self.config, self.grants)]
+        waiting = [asyncio.ensure_future(part.failure()) for part in (self.keys, self.config, self.grants, self.known)]
         try:
             done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             for task in done:

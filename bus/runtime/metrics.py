@@ -54,6 +54,11 @@ TABLE: dict[str, Metric] = {
     "bus_write_seconds": Metric(
         "histogram", "from the event a poller saw to the committed outcome of its write", ("connection", "entity")
     ),
+    "bus_known_objects": Metric("gauge", "objects polling knows and could map, as committed", ("connection", "entity")),
+    "bus_standings": Metric("gauge", "source objects by where their newest version stands", ("connection", "flow", "standing")),
+    "bus_books_open": Metric(
+        "gauge", "objects polling knows less those that stand somewhere in the flow: 0 when the books balance", ("flow",)
+    ),
     "bus_outbound_lag": Metric("gauge", "commands not settled yet, unread ones included", ("connection",)),
     "bus_commands_lost_total": Metric("counter", "offsets that retention took before they were read", ("connection",)),
     "bus_parked": Metric("gauge", "commands that wait, by cause", ("connection", "cause")),

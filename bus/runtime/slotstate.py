@@ -13,7 +13,7 @@ from bus.runtime.state import WAITING, AccountState
 from bus.runtime.table import StoredTable
 from schemas import files
 from schemas.picker import compile_picker
-from schemas.system import IntentState, StateRecord
+from schemas.system import IntentState, Standing, StateRecord
 
 log = logging.getLogger(__name__)
 
@@ -21,6 +21,8 @@ DECODED_MAX = 2_000
 """Records of a slot kept decoded: about 3 KB each."""
 KINDS = ("object", "link", "intent", "standing")
 """Kinds of records of which an account may have many; all others are few and kept in memory."""
+COUNTING = "sinks"
+"""The service that tells how many objects stand where; others need no counts."""
 _LARGE = frozenset(kind.encode() for kind in KINDS)
 _WAITING = frozenset(str(standing) for standing in WAITING)
 
@@ -28,11 +30,10 @@ _WAITING = frozenset(str(standing) for standing in WAITING)
 class SlotState:
     """The accounts of a slot as of the last `refresh`, and what their owner applied since."""
 
-    is_tallied = False
-
     def __init__(
         self, settings: BusSettings, codec: Codec, service: str, slot: int, names: Iterable[str], *, clock: Clock | None = None
     ) -> None:
+        self.is_tallied = service == COUNTING
         self.accounts = {name: AccountState(name, _Records(self)) for name in names}
         self.names = frozenset(self.accounts)
         self._own = frozenset(topics.key(name).encode() for name in self.names)
@@ -54,6 +55,10 @@ class SlotState:
         """Reads the slot's partition to its end. Call it after fencing the old owner. Raises TransientError."""
         self._frame = self._codec.frame(topics.STATE)
         await self._table.load(topics.STATE, self._slot)
+        for place, count in self._table.tallies.items():
+            name, flow, standing = topics.split_key(place)
+            if (state := self.accounts.get(name)) is not None:
+                state.recall_count(flow, Standing(standing), count)
 
     async def refresh(self) -> None:
         """Reads on to an end asked for now; what was applied before leaves memory, because the table has it.
@@ -137,8 +142,13 @@ class SlotState:
                 log.warning("a record is damaged", extra={"kind": kind.decode()})
         return _picked(kind, self._codec.decode(topics.STATE, value))
 
-    def tally(self, key: bytes, value: bytes) -> None:
-        """Nothing is counted."""
+    def tally(self, key: bytes, value: bytes) -> str | None:
+        """`connection|flow|standing` of a standing; None for all else, and for other slots' accounts."""
+        kind, _, rest = key.partition(b"|")
+        name, _, flow = rest.partition(b"|")
+        if kind != b"standing" or name not in self._own or not (standing := self._found(kind, value)):
+            return None
+        return f"{name.decode()}|{flow.partition(b'|')[0].decode()}|{standing}"
 
     def keep(self, key: bytes, value: bytes | None) -> None:
         """A record that is kept in memory, or is not any more."""

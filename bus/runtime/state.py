@@ -8,7 +8,7 @@ disk. A record in memory hides the one below and goes when the store has it. An 
 look, never the answer: the record says whether it is still so, and therefore nothing has to be looked up when one is replaced.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
@@ -153,6 +153,8 @@ class AccountState:
         self._open: dict[str, IntentRecord] = {}
         """The few that have not ended: the poller asks for these with every record."""
         self._parked: dict[str, StandingRecord] = {}
+        self._counts: Counter[tuple[str, Standing]] = Counter()
+        """By flow and standing; kept by the account's owner."""
 
     # --- reading -----------------------------------------------------------------------------------------------------------
 
@@ -201,6 +203,14 @@ class AccountState:
         """All standings, read from the disk one by one."""
         return (record.standing for record in self._all("standing") if record.standing is not None)
 
+    def counts(self, flow: str) -> dict[Standing, int]:
+        """How many source objects stand where in a flow, what is committed and not yet read back included."""
+        return {standing: number for (name, standing), number in self._counts.items() if name == flow and number}
+
+    def recall_count(self, flow: str, standing: Standing, number: int) -> None:
+        """What the table below holds, when it was read."""
+        self._counts[flow, standing] = number
+
     def parked(self) -> Iterator[StandingRecord]:
         """Commands that wait."""
         return iter(list(self._parked.values()))
@@ -246,12 +256,19 @@ class AccountState:
     def apply(self, key: str, record: StateRecord | None) -> None:
         """Applies one record that its owner has committed; None is a tombstone."""
         self._changes += 1
+        if key.startswith("standing|"):
+            self._count(self._record(key), -1)
+            self._count(record, 1)
         if (before := self._recent.pop(key, None)) is not None:
             self._unhint(key, before[1])
         self._recent[key] = (self._changes, record)
         for place, hint in self._places(key, record):
             self._hints[place].add(hint)
         self._keep(key, record)
+
+    def _count(self, record: StateRecord | None, step: int) -> None:
+        if record is not None and record.standing is not None:
+            self._counts[record.standing.flow, record.standing.standing] += step
 
     def keep(self, key: str, record: StateRecord | None) -> None:
         """A record of the store that belongs in memory; None: it does not any more. What was committed since counts instead."""

@@ -129,6 +129,8 @@ class PollerSlot:
         while True:
             for name, poller in self.accounts.items():
                 metrics.put("bus_held_objects", poller.held(), connection=name)
+                for entity, number in self._seen.accounts[name].known_after(()).items():
+                    metrics.put("bus_known_objects", number, connection=name, entity=entity)
                 for stream in poller.streams:
                     labels = {"connection": name, "stream": stream.facts.name}
                     metrics.put("bus_stream_paused", 0 if stream.paused is None else 1, **labels)

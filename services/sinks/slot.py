@@ -3,8 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections import Counter, defaultdict
-from datetime import datetime
+from collections import defaultdict
 
 from bus.core import topics
 from bus.core.errors import BusError, CredentialError, RecordError, TransientError
@@ -21,13 +20,14 @@ from bus.runtime.slotwork import OwnershipLost
 from bus.runtime.state import AccountState
 from bus.runtime.table import keep_absorbed
 from bus.runtime.tail import read_all
-from schemas.system import Cause, Outcome, RequestRecord
+from schemas.system import Outcome, RequestRecord
 from services.sinks.account import AccountSink, Delivered
 from services.sinks.carrying import Carrier
 from services.sinks.ledger import Ledger
 from services.sinks.locks import KeyLocks
 from services.sinks.pictures import KafkaPictureLog, LoggedPictures
 from services.sinks.recovery import Recovery, flows_of, is_lost
+from services.sinks.reporting import tell_books, tell_waiting
 from services.sinks.requests import Requests
 from services.sinks.task import Target
 
@@ -185,10 +185,12 @@ class SinkSlot:
     async def _report(self) -> None:
         """Tells how every account stands."""
         while True:
+            flows = flows_of(self._env.config.current)
             for name, state in self._known.items():
                 with contextlib.suppress(TransientError):
                     metrics.put("bus_outbound_lag", await self._lag(name), connection=name)
-                _stands(name, state, self._env.clock.now())
+                tell_waiting(name, state, self._env.clock.now())
+                tell_books(name, state, flows, self._env.known.count)
             for opened in self._open:
                 opened.report()
             await asyncio.sleep(REPORT_EVERY_S)
@@ -305,17 +307,6 @@ class SinkSlot:
     async def _resume(self, name: str) -> None:
         """From what is settled; from 0 where nothing is: a beginning that has moved since is a loss too (law 18)."""
         await self._reader.assign(topics.outbound(name), {0: self._known[name].offset or 0})
-
-
-def _stands(connection: str, state: AccountState, now: datetime) -> None:
-    """What waits at an account, and what is under way there."""
-    waiting = list(state.parked())
-    causes = Counter(str(standing.cause or Cause.UNKNOWN) for standing in waiting)
-    for cause in Cause:
-        metrics.put("bus_parked", causes[str(cause)], connection=connection, cause=str(cause))
-    since = min((standing.parked_at for standing in waiting if standing.parked_at), default=now)
-    metrics.put("bus_oldest_waiting_seconds", (now - since).total_seconds(), connection=connection)
-    metrics.put("bus_open_intents", sum(1 for _ in state.open_intents()), connection=connection)
 
 
 def _counted(flow: str, connection: str, outcome: Outcome) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -105,6 +106,7 @@ class Model:
             "open": {key for key, intent in self._all("intent") if intent.state is IntentState.OPEN},
             "standings": dict(self._all("standing")),
             "parked": {key for key, record in self._all("standing") if record.standing in (Standing.PARKED, Standing.WAITING)},
+            "counts": {flow: Counter(r.standing for _, r in self._all("standing") if r.flow == flow) for flow in FLOWS},
             "offset": next((record.offset for _, record in self._all("offset")), None),
             "backfilled": {record.entity for _, record in self._all("backfill") if record.complete},
             "budgets": {record.limit: record for _, record in self._all("budget")},
@@ -128,6 +130,7 @@ def answers(state: AccountState) -> dict[str, Any]:
         "open": {intent_key(HERE, r.entity, r.source, r.facet) for r in state.open_intents()},
         "standings": _there(standings),
         "parked": {standing_key(HERE, r.flow, r.source) for r in state.parked()},
+        "counts": {flow: state.counts(flow) for flow in FLOWS},
         "offset": state.offset,
         "backfilled": state.backfilled,
         "budgets": state.budgets,
