@@ -5,10 +5,10 @@ Lag is asked of Kafka, so that "quiet" means that nothing is on its way.
 """
 
 import asyncio
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 import msgspec
@@ -19,18 +19,24 @@ from bus.core import topics
 from bus.core.configuration import Configuration, Flow
 from bus.core.errors import NetworkFailure
 from bus.runtime import kafka
-from bus.runtime.codec import Codec
+from bus.runtime.bookkeeping import READ, Notes, StandingNote
+from bus.runtime.codec import Codec, SchemaUnknown
 from bus.runtime.jobs import ENDED
 from bus.runtime.kafka import OffsetLost
-from bus.runtime.reader import BEGINNING, LogReader
+from bus.runtime.reader import BEGINNING, LogReader, Record
 from bus.runtime.settings import BusSettings
-from schemas.system import BrakeRecord, CursorRecord, IntentState, SeenRecord, Standing, StandingRecord, StateRecord
+from schemas.system import BrakeRecord, Standing
 
 T = TypeVar("T")
 
 PROCESSOR_GROUP = "bus-processors"
 MARKERS_MAX = 200
 """Offsets up to which a lag is told by reading: a longer one is no matter of a few markers."""
+QUEUE_KBYTES = 32 * 1024
+"""Read ahead of what is counted."""
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+UNSETTLED = (Standing.DEAD, Standing.PARKED, Standing.WAITING)
+"""Standings that have a cause."""
 
 
 class FlowBook(msgspec.Struct, kw_only=True):
@@ -125,10 +131,10 @@ class BookReader:
     def __init__(self, settings: BusSettings, codec: Codec) -> None:
         self._settings = settings
         self._codec = codec
-        self._reader = LogReader(settings, "books")
+        self._reader = LogReader(settings, "books", queue_kbytes=QUEUE_KBYTES)
         self._tails = LogReader(settings, "books-outbound")
         self._admin = kafka.admin(settings)
-        self._values: dict[str, dict[bytes, bytes]] = defaultdict(dict)
+        self._notes = Notes(codec)
         self._opened = False
 
     async def read(self, configuration: Configuration, version: int) -> Books:
@@ -152,26 +158,29 @@ class BookReader:
         await self._tails.close()
 
     async def _follow(self) -> None:
-        names = (topics.STATE, topics.SEEN, topics.CURSORS, topics.JOBS)
         if not self._opened:
-            for name in names:
+            for name in READ:
                 await self._reader.assign(name, dict.fromkeys(await self._reader.partitions(name), BEGINNING))
             self._opened = True
-        for name in names:
+        for name in READ:
             async for batch in self._reader.read_to(name, await self._reader.ends(name)):
                 for record in batch:
-                    if record.value is None:
-                        self._values[record.topic].pop(record.key, None)
-                    else:
-                        self._values[record.topic][record.key] = record.value
+                    await self._take(record)
+
+    async def _take(self, record: Record) -> None:
+        while True:
+            try:
+                self._notes.take(record.topic, record.key, record.value)
+            except SchemaUnknown as error:
+                await self._codec.learn(error.schema_id)
+            else:
+                return
 
     def _replaying(self) -> int:
-        jobs = (self._codec.decode(topics.JOBS, value) for value in self._values[topics.JOBS].values())
-        return sum(job.state not in ENDED for job in jobs)
+        return sum(job.state not in ENDED for job in self._notes.jobs())
 
     def _cursors(self, books: Books) -> None:
-        for value in self._values[topics.CURSORS].values():
-            cursor: CursorRecord = self._codec.decode(topics.CURSORS, value)
+        for cursor in self._notes.cursors():
             if cursor.stream == topics.REQUESTS_CURSOR:
                 continue
             books.streams.append(
@@ -190,37 +199,31 @@ class BookReader:
     def _known(self, books: Books) -> Counter[tuple[str, str]]:
         known: Counter[tuple[str, str]] = Counter()
         aside: Counter[str] = Counter()
-        for value in self._values[topics.SEEN].values():
-            seen: SeenRecord = self._codec.decode(topics.SEEN, value)
-            books.held += seen.held
-            if seen.content_hash or seen.deleted:
-                known[seen.connection, seen.entity] += 1
-            elif not seen.held:
-                aside[seen.connection] += 1
+        for connection, entity, notes in self._notes.seen():
+            for note, count in notes.items():
+                books.held += count if note.held else 0
+                if note.known:
+                    known[connection, entity] += count
+                elif not note.held:
+                    aside[connection] += count
         books.set_aside = dict(aside)
         return known
 
     def _state(self, books: Books, flows: Mapping[str, FlowBook]) -> None:
-        for value in self._values[topics.STATE].values():
-            record: StateRecord = self._codec.decode(topics.STATE, value)
-            if record.intent is not None and record.intent.state is IntentState.OPEN:
+        for record in self._notes.state():
+            if record.intent is not None:
                 books.open_intents[record.connection] = books.open_intents.get(record.connection, 0) + 1
             elif record.brake is not None and record.brake.open:
                 books.brakes.append(_open_brake(record.connection, record.brake))
-            elif record.standing is not None:
-                books.retrying += _is_retrying(record.standing)
-                book = flows.get(record.standing.flow)
+        for flow, notes in self._notes.standings():
+            book = flows.get(flow)
+            for note, count in notes.items():
+                books.retrying += count if note.retries else 0
                 if book is not None:
-                    _enter(book, record.standing)
+                    _enter(book, note, count)
 
     async def _outbound(self, books: Books, configuration: Configuration) -> None:
-        settled = {}
-        for key, value in self._values[topics.STATE].items():
-            if not key.startswith(b"offset|"):
-                continue
-            record: StateRecord = self._codec.decode(topics.STATE, value)
-            if record.offset is not None:
-                settled[record.connection] = record.offset.offset
+        settled = {record.connection: record.offset.offset for record in self._notes.state() if record.offset is not None}
         names = sorted(configuration.connections)
         ends = await asyncio.to_thread(self._ends, [TopicPartition(topics.outbound(name), 0) for name in names])
         for name in names:
@@ -288,23 +291,20 @@ def _open_brake(connection: str, brake: BrakeRecord) -> OpenBrake:
     )
 
 
-def _is_retrying(standing: StandingRecord) -> bool:
-    return standing.standing is Standing.PARKED and standing.retry_at is not None
+def _enter(book: FlowBook, note: StandingNote, count: int) -> None:
+    _count(book.standings, note.standing, count)
+    _count(book.outcomes, note.outcome, count)
+    if note.cause is not None and note.standing in UNSETTLED:
+        _count(book.causes, note.cause, count)
+    if note.standing == Standing.FILTERED:
+        _count(book.reasons, note.reason, count)
+    if note.parked_us is not None:
+        parked_at = EPOCH + timedelta(microseconds=note.parked_us)
+        book.oldest_waiting = min(book.oldest_waiting or parked_at, parked_at)
 
 
-def _enter(book: FlowBook, standing: StandingRecord) -> None:
-    _count(book.standings, str(standing.standing))
-    _count(book.outcomes, str(standing.outcome))
-    if standing.cause is not None and standing.standing in (Standing.DEAD, Standing.PARKED, Standing.WAITING):
-        _count(book.causes, str(standing.cause))
-    if standing.standing is Standing.FILTERED:
-        _count(book.reasons, standing.detail or "")
-    if standing.parked_at is not None and (book.oldest_waiting is None or standing.parked_at < book.oldest_waiting):
-        book.oldest_waiting = standing.parked_at
-
-
-def _count(counts: dict[str, int], name: str) -> None:
-    counts[name] = counts.get(name, 0) + 1
+def _count(counts: dict[str, int], name: str, count: int) -> None:
+    counts[name] = counts.get(name, 0) + count
 
 
 def as_json(books: Books) -> dict[str, Any]:

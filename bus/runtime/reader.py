@@ -271,12 +271,14 @@ class LogReader:
         for message in messages:
             if (fault := message.error()) is None:
                 records.append(_record(message))
-                self._advance(message, 1)
             elif fault.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - that is its public name
                 self._advance(message, 0)
             else:
                 self._failure = kafka.translate(fault, f"reading {message.topic() or self._name}")
                 break
+        for place, offset in {(record.topic, record.partition): record.offset for record in records}.items():
+            if place in self.positions:
+                self.positions[place] = max(self.positions[place], offset + 1)
         if self._failure is not None and not records:
             failure, self._failure = self._failure, None
             raise failure
@@ -320,16 +322,13 @@ class LogReader:
 
 
 def _record(message: Message) -> Record:
-    headers = message.headers() or []
-    pairs = headers.items() if isinstance(headers, dict) else headers
-    return Record(
-        topic=message.topic() or "",
-        partition=message.partition() or 0,
-        offset=message.offset() or 0,
-        key=_bytes(message.key()) or b"",
-        value=_bytes(message.value()),
-        headers={name: data.encode() if isinstance(data, str) else data or b"" for name, data in pairs},
-    )
+    headers = message.headers()
+    named = {}
+    if headers:
+        pairs = headers.items() if isinstance(headers, dict) else headers
+        named = {name: data.encode() if isinstance(data, str) else data or b"" for name, data in pairs}
+    key, value = _bytes(message.key()) or b"", _bytes(message.value())
+    return Record(message.topic() or "", message.partition() or 0, message.offset() or 0, key, value, named)
 
 
 def _bytes(data: str | bytes | None) -> bytes | None:
