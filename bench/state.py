@@ -10,16 +10,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from hashlib import blake2b
 from typing import Any
 
 from bench import bed
-from bench.measure import Figure, own_peak_mib
+from bench.measure import MIB, Figure, own_peak_mib
 from bus.core import topics
 from bus.core.clock import Clock, SystemClock
+from bus.core.configuration import Configuration
 from bus.core.topics import slot_of
+from bus.runtime.books import BookReader
 from bus.runtime.codec import Codec
 from bus.runtime.provisioning import ensure_topics
 from bus.runtime.publisher import Outgoing, Publisher
@@ -190,45 +193,67 @@ async def fill(settings: BusSettings, codec: Codec, objects: int) -> int:
 
 
 async def sinks(around: Any, slot: int) -> dict[str, float]:
-    """A slot of the sinks, from nothing to knowing what its account waits for."""
-    began = time.perf_counter()
+    """A slot of the sinks, from fencing on: to knowing what its account waits for."""
     work = SinkSlot(around, slot)
-    await work.take_over()
-    seconds = time.perf_counter() - began
-    state = work._known[ACCOUNT]
-    assert (
-        state.offset and sum(1 for _ in state.parked()) > 0 and len(state.candidates("product", "sku:" + _hash("sku 7", 16))) == 1
-    )
-    return {"seconds": seconds, **_looked_up(lambda number: state.object("product", str(100_000 + number)), state_objects(state))}
-
-
-def state_objects(state: Any) -> int:
-    """The highest number that is surely there."""
-    return int(state.offset)
+    await work._publisher.open()
+    with _measured() as found:
+        await work._state.load()
+    state = work._state.accounts[ACCOUNT]
+    objects = int(state.offset or 0)
+    assert len(list(state.parked())) == -(-objects // EVERY_PARKED)
+    assert len(state.candidates("product", "sku:" + _hash("sku 7", 16))) == 1
+    assert len(state.links_to("customer", "100002")) == 1
+    found["look_us"] = _looked_up(lambda number: state.object("product", str(100_000 + number)), objects)
+    found["is_warm"] = work._state.is_warm
+    await work.close()
+    return found
 
 
 async def pollers(around: Any, slot: int) -> dict[str, float]:
-    """A slot of the pollers: what polling knows, and the sink's state."""
-    began = time.perf_counter()
+    """A slot of the pollers, from fencing on: what polling knows, and the sink's state."""
     work = PollerSlot(around, slot)
-    await work.take_over()
-    seen = work._seen.accounts[ACCOUNT]
-    seconds = time.perf_counter() - began
-    assert seen.held
-    objects = state_objects(work._view.accounts[ACCOUNT])
-    return {"seconds": seconds, **_looked_up(lambda number: seen.get("product", str(100_000 + number)), objects)}
+    await work._publisher.open()
+    with _measured() as found:
+        await asyncio.gather(work._seen.load(), work._view.load())
+    seen, objects = work._seen.accounts[ACCOUNT], int(work._view.accounts[ACCOUNT].offset or 0)
+    assert seen.held and sum(seen.known.values()) == objects
+    found["look_us"] = _looked_up(lambda number: seen.get("product", str(100_000 + number)), objects)
+    found["is_warm"] = work._seen.is_warm and work._view.is_warm
+    await work.close()
+    return found
 
 
-def _looked_up(look: Callable[[int], Any], objects: int) -> dict[str, float]:
+async def status(around: Any, _slot: int) -> dict[str, float]:
+    """What `bus status` reads, and one look at it once it is read."""
+    reader = BookReader(around.settings, around.codec)
+    with _measured() as found:
+        await reader.read(Configuration(), 1)
+    began = time.perf_counter()
+    await reader.read(Configuration(), 1)
+    found["look_us"] = (time.perf_counter() - began) * 1e6
+    await reader.close()
+    return found
+
+
+@contextmanager
+def _measured() -> Iterator[dict[str, float]]:
+    found: dict[str, float] = {"before_mib": own_peak_mib()}
+    began, worked = time.perf_counter(), time.process_time()
+    yield found
+    found |= {"seconds": time.perf_counter() - began, "cpu_s": time.process_time() - worked, "peak_mib": own_peak_mib()}
+
+
+def _looked_up(look: Callable[[int], Any], objects: int) -> float:
     """µs per look-up and decoding of objects spread over all."""
     numbers = [number for number in range(7, objects, max(1, objects // 5_000)) if number % 10 >= 3]
     began = time.perf_counter()
     for number in numbers:
         assert look(number) is not None
-    return {"look_us": (time.perf_counter() - began) / len(numbers) * 1e6}
+    return (time.perf_counter() - began) / len(numbers) * 1e6
 
 
-PARTS = {"sinks": sinks, "pollers": pollers}
+PARTS = {"sinks": sinks, "pollers": pollers, "status": status}
+PEAK_MIB = {"sinks": 512.0, "pollers": 640.0, "status": 1_024.0}
 
 
 async def _child(part: str) -> None:
@@ -236,9 +261,8 @@ async def _child(part: str) -> None:
     async with RegistryClient.of(settings) as registry:
         codec = Codec(registry)
         await codec.open()
-        before = own_peak_mib()
         found = await PARTS[part](Surroundings(settings, codec), slot_of(ACCOUNT, settings.slots))
-    print(json.dumps({**found, "before_mib": before, "peak_mib": own_peak_mib()}))
+    print(json.dumps(found))
 
 
 def _restored(part: str) -> dict[str, float]:
@@ -247,28 +271,39 @@ def _restored(part: str) -> dict[str, float]:
     return found
 
 
+def _figures(part: str, how: str, found: dict[str, float], aim_s: float, what: str) -> list[Figure]:
+    note = f"{what}{found['cpu_s']:.1f} s of CPU; a look-up {found['look_us']:,.0f} µs"
+    peak, before = found["peak_mib"], found["before_mib"]
+    return [
+        Figure(name=f"{part}, {how}", value=found["seconds"], unit="s", aim=aim_s, at_least=False, peak_mib=peak, note=note),
+        Figure(
+            name=f"{part}, {how}: peak memory",
+            value=peak,
+            unit="MiB",
+            aim=PEAK_MIB[part],
+            at_least=False,
+            note=f"{before:.0f} MiB of it before it began",
+        ),
+    ]
+
+
 async def figures(size: int) -> list[Figure]:
-    """Cold start of the sinks' and the pollers' slot."""
+    """Cold and warm starts of a slot of the sinks and of the pollers, and `bus status`."""
     objects = size * OBJECTS_PER_SIZE
     async with bed.made() as made:
         await ensure_topics(made.settings, [topics.outbound_topic(ACCOUNT)])
         written = await fill(made.settings, made.codec, objects)
-    found = []
-    for part in PARTS:
+    found: list[Figure] = []
+    what = f"{objects:,} objects, {written:,} records; "
+    for part in ("sinks", "pollers"):
         cold = await asyncio.to_thread(_restored, part)
-        note = f"{objects:,} objects, {written:,} records; look-up {cold['look_us']:.0f} µs; {cold['before_mib']:.0f} MiB before"
-        found.append(
-            Figure(
-                name=f"{part}, cold",
-                value=cold["seconds"],
-                unit="s",
-                aim=10,
-                at_least=False,
-                peak_mib=cold["peak_mib"],
-                note=note,
-            )
-        )
-    return found
+        warm = await asyncio.to_thread(_restored, part)
+        if cold["is_warm"] or not warm["is_warm"]:
+            raise RuntimeError(f"the local copy of {part} was not used as it should be: {cold} {warm}")
+        found += _figures(part, "cold", cold, 10, what) + _figures(part, "warm", warm, 1, "")
+    found += _figures("status", "from nothing", await asyncio.to_thread(_restored, "status"), 60, "")
+    used = sum(path.stat().st_size for path in (made.settings.data_dir / "cache").rglob("*") if path.is_file())
+    return [*found, Figure(name="local copies on disk", value=used / MIB, unit="MiB", note="of both services")]
 
 
 if __name__ == "__main__":

@@ -269,6 +269,7 @@ def _database(folder: Path, env: Env | None = None, *, is_loading: bool = False)
     options.set_write_buffer_size(WRITE_BUFFER_BYTES)
     options.set_max_write_buffer_number(WRITE_BUFFERS_MAX)
     options.set_write_buffer_manager(buffers)
+    options.set_arena_block_size(256 * 1024)  # what a store that is written to now and then takes at least
     options.set_allow_concurrent_memtable_write(False)
     options.set_max_background_jobs(2)
     if is_loading:

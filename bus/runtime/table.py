@@ -7,11 +7,11 @@ below that end is decided. A read_committed end would stop at the oldest open tr
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from time import monotonic
 from types import MappingProxyType
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 from rocksdict import WriteBatch
@@ -236,7 +236,10 @@ class StoredTable:
     async def refresh(self) -> None:
         """Reads on to the end the partition has now. Raises TransientError, StoreFailed among them."""
         async with self._turn:
-            await self._read_on()
+            try:
+                await self._read_on()
+            except OffsetLost as error:  # the topic was made anew beneath: the next takeover sees that
+                raise StoreFailed(f"the local copy of state has no place in its topic any more: {error}") from error
         if monotonic() - self._flushed > FLUSH_EVERY_S:
             self._flushed = monotonic()
             await self._reader.work(self._store_().flush)
@@ -416,6 +419,16 @@ class StoredTable:
         store, self._store, self._mark, self._kept = self._store, None, None, set()
         if store is not None:
             await self._reader.work(lambda: store.close(keep=keep and store.failed is None))
+
+
+async def load_all(*loads: Coroutine[Any, Any, None]) -> None:
+    """Several tables at once. The first that fails ends the others and raises what it raised."""
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            for load in loads:
+                tasks.create_task(load)
+    except ExceptionGroup as group:
+        raise group.exceptions[0] from group
 
 
 async def keep_absorbed(recent: Callable[[], int], refresh: Callable[[], Awaitable[None]], slot: int) -> None:

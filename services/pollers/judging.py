@@ -79,10 +79,9 @@ def next_seq(seen: SeenRecord | None, now: datetime) -> int:
 
 def is_held(state: AccountState, seen: SeenRecord | None, entity: str, source_id: str) -> bool:
     """Whether an open write of ours may have made this version."""
-    linked = state.links_to(entity, source_id)
-    for intent in state.open_intents():
-        if intent.entity != entity:
-            continue
+    intents = [intent for intent in state.open_intents() if intent.entity == entity]
+    linked = bool(intents) and bool(state.links_to(entity, source_id))  # nearly always there is none: the disk is not asked
+    for intent in intents:
         if intent.external_id is not None:
             if intent.external_id == source_id:
                 return True

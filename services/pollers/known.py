@@ -11,7 +11,7 @@ from bus.runtime.settings import BusSettings
 from bus.runtime.table import StoredTable
 from schemas import files
 from schemas.picker import compile_picker
-from services.pollers.publishing import Seen
+from services.pollers.publishing import PICK_KNOWN, Seen
 
 
 class SlotSeen:
@@ -31,7 +31,6 @@ class SlotSeen:
         self._frame = b""
         schema = files.load(topics.schema_of(topics.SEEN))
         self._pick = compile_picker(schema, ["held"])
-        self._pick_known = compile_picker(schema, ["content_hash", "deleted"])
         self._turn = asyncio.Lock()
 
     async def load(self) -> None:
@@ -83,7 +82,7 @@ class SlotSeen:
         if key.partition(b"|")[0] not in self._own:
             return None
         if value.startswith(self._frame):
-            content, deleted = self._pick_known(value, len(self._frame))
+            content, deleted = PICK_KNOWN(value, len(self._frame))
         else:
             record = self._codec.decode(topics.SEEN, value)
             content, deleted = record.content_hash, record.deleted

@@ -23,8 +23,9 @@ from bus.runtime.codec import Codec
 from bus.runtime.privacy import NewKey
 from bus.runtime.publisher import Outgoing
 from bus.runtime.state import AccountState
-from schemas import canon
+from schemas import canon, files
 from schemas.canon import EventMeta, Operation
+from schemas.picker import compile_picker
 from schemas.system import Cause, Command, CommandKind, DeadLetter, ObjectRef, ObjectState, SeenRecord
 from services.pollers.judging import Judgement, Verdict, is_held, judge, next_seq
 from services.pollers.loops import Loops
@@ -79,6 +80,10 @@ class Counts(msgspec.Struct, kw_only=True):
         self.dead += other.dead
 
 
+PICK_KNOWN = compile_picker(files.load(topics.schema_of(topics.SEEN)), ["content_hash", "deleted"])
+"""What of a record says whether it counts."""
+
+
 class Table(Protocol):
     """What was read from `bus.seen`."""
 
@@ -125,19 +130,29 @@ class Seen:
         """`known` as it will be once some records are committed."""
         found = Counter(self.known)
         for _, _, record in {change[0]: change for change in changes}.values():
-            found[record.entity] += is_known(record) - is_known(self.get(record.entity, record.source_id))
+            found[record.entity] += is_known(record) - self._flags(record.entity, record.source_id)[0]
         return {entity: count for entity, count in found.items() if count}
 
-    def _count(self, record: SeenRecord | None, step: int) -> None:
-        if record is not None and is_known(record):
-            self.known[record.entity] += step
-            self.living[record.entity] += 0 if record.deleted else step
+    def _count(self, record: SeenRecord) -> None:
+        self.known[record.entity] += is_known(record)
+        self.living[record.entity] += is_known(record) and not record.deleted
+
+    def _flags(self, entity: str, source_id: str) -> tuple[bool, bool]:
+        """Whether an object is known, and living, without decoding all of its record."""
+        raw, frame = self._raw(entity, source_id), self._codec.frame(topics.SEEN)
+        if raw is None:
+            return False, False
+        if raw.startswith(frame):
+            content, deleted = PICK_KNOWN(raw, len(frame))
+            return bool(content) or deleted, bool(content) and not deleted
+        record = self._codec.decode(topics.SEEN, raw)
+        return is_known(record), is_known(record) and not record.deleted
 
     def recall_held(self) -> None:
         """Finds what an earlier process left held, and counts what is known, where all of it is in memory."""
         for _, value in self._recent.values():
             record = self._codec.decode(topics.SEEN, value)
-            self._count(record, 1)
+            self._count(record)
             self._note(record)
 
     def recall_count(self, entity: str, what: str, count: int) -> None:
@@ -170,8 +185,10 @@ class Seen:
 
     def put(self, key: str, raw: bytes, record: SeenRecord) -> None:
         """Applies a committed record."""
-        self._count(self.get(record.entity, record.source_id), -1)
-        self._count(record, 1)
+        was_known, was_living = self._flags(record.entity, record.source_id)
+        self.known[record.entity] -= was_known
+        self.living[record.entity] -= was_living
+        self._count(record)
         place = key.encode()
         self._changes += 1
         self._recent.pop(place, None)

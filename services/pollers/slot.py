@@ -16,7 +16,7 @@ from bus.runtime.environment import Environment
 from bus.runtime.publisher import CommitUnclear, Outgoing, Publisher, commit_surely
 from bus.runtime.reader import BEGINNING, LogReader
 from bus.runtime.slotstate import SlotState
-from bus.runtime.table import PartitionTable, keep_absorbed
+from bus.runtime.table import PartitionTable, keep_absorbed, load_all
 from schemas.system import CursorRecord
 from services.pollers.account import AccountPoller, holds
 from services.pollers.known import SlotSeen
@@ -47,16 +47,13 @@ class PollerSlot:
         self._unclear: CommitUnclear | None = None
 
     async def take_over(self) -> None:
-        """Steps: 1 fence the old owner; 2 read what polling knows and where it stands; 3 read the sink's state; 4 requests of the
-        last days: what was asked while nobody owned the slot is not lost, and what was done left its trace."""
+        """Steps: 1 fence the old owner; 2 read what polling knows, where it stands, and the sink's state; 3 requests of the last
+        days: what was asked while nobody owned the slot is not lost, and what was done left its trace."""
         # 1
         await self._publisher.open()
         # 2
-        await self._seen.load()
-        await self._cursors.load(topics.CURSORS, self.slot)
+        await load_all(self._seen.load(), self._cursors.load(topics.CURSORS, self.slot), self._view.load())
         # 3
-        await self._view.load()
-        # 4
         await self._requests.assign(topics.REQUESTS, {self.slot: BEGINNING})
         log.info("took over", extra={"slot": self.slot, "cursors": len(self._cursors), "warm": self._seen.is_warm})
 
