@@ -1,4 +1,4 @@
-"""What the books count of each record of `bus.state`, `bus.seen`, `bus.cursors` and `bus.jobs`: a small tuple by its key, shared by equals.
+"""What the books count of the records they are made of: a small tuple by its key, shared by equals.
 
 A million objects have three million records. Kept whole they are gigabytes, and decoding them takes minutes: so records of which
 nothing is counted leave at once, of the others a few fields are picked, and keys that begin alike share their beginning.
