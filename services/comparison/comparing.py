@@ -51,6 +51,8 @@ class Verdict(msgspec.Struct, kw_only=True):
     not_wanted: int = 0
     """Source objects that the flow leaves out, and that are not at the target because of it."""
     findings: list[Finding] = []
+    kept_otherwise: int = 0
+    """Objects some of whose fields differ as they did when they were settled."""
     notes: list[str] = []
 
 
@@ -78,6 +80,8 @@ class Comparison:
         self._hasher = hasher
         self._clock = clock
         self._reads_reference = False
+        self._kept: set[str] = set()
+        """Source objects some of whose fields the target keeps in another form."""
         self._use(known)
 
     def _use(self, known: Known) -> None:
@@ -118,6 +122,7 @@ class Comparison:
                 self._first(verdict, key, ours.get(key), wanted.get(key), theirs)
         if len(suspects) > SECOND_LOOKS_MAX:
             verdict.notes.append(f"{len(suspects) - SECOND_LOOKS_MAX} findings rest on one look: the two sides were read apart")
+        verdict.kept_otherwise = len(self._kept)
         return verdict
 
     def _judge(self, key: str, read: Read, wanted: Wanted | None, theirs: Mapping[str, Read]) -> bool | None:
@@ -166,7 +171,8 @@ class Comparison:
             return self._finding("differing", key, held, read, f"two accounts link it differently ({held.link.external_id})")
         other = theirs.get(held.link.external_id)
         if other is None:
-            return self._finding("missing", key, held, read, f"{held.link.external_id} is gone from the target")
+            gone = self._finding("missing", key, held, read, "it is gone from the target, and is not made again by itself")
+            return msgspec.structs.replace(gone, mend=None)
         if other.document is None:
             return self._finding("differing", key, held, read, f"cannot be read at the target: {other.error}")
         if wanted.cause is not None:
@@ -182,6 +188,8 @@ class Comparison:
             off = self._document(key, held, wanted, ours, theirs)
         else:
             off, also = master_differences(ours, theirs, held.standing, self._policy, self._facts, self._hasher)
+        if also:
+            self._kept.add(key)
         if not off:
             return True
         reason = missing_reason(held, self._content(read)) if self._has_moved(held, read) else ""

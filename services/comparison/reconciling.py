@@ -64,6 +64,8 @@ class Reconciliation(msgspec.Struct, frozen=True, kw_only=True):
     agreeing: int
     not_wanted: int
     findings: list[Finding] = []
+    kept_otherwise: int = 0
+    """Objects with fields that differ as they did when they were settled, which is no finding."""
     notes: list[str] = []
 
     @property
@@ -184,6 +186,7 @@ async def _reconciled(
         agreeing=verdict.agreeing,
         not_wanted=verdict.not_wanted,
         findings=sorted(verdict.findings, key=lambda item: (item.kind, item.source.id)),
+        kept_otherwise=verdict.kept_otherwise,
         notes=verdict.notes,
     )
 

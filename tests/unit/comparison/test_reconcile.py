@@ -75,6 +75,7 @@ async def test_nothing_is_found_in_a_generated_company_that_ran_quiet(make: Make
 async def test_what_a_vendor_cuts_masks_or_cannot_hold_is_no_difference(pair: Pair) -> None:
     await joined(pair, LONG, PrimaryTaxIdentifier="NL801234567B01", Notes="belt in de ochtend")
     await clean(pair, UP, DOWN)
+    assert (await reconciled(pair, UP)).kept_otherwise == 1, "and it is told that there is something"
 
 
 async def test_what_differed_when_both_were_linked_is_no_difference(pair: Pair) -> None:
@@ -163,6 +164,7 @@ async def test_an_object_deleted_at_the_target_is_missing(pair: Pair, buyer: dic
     finding = one(verdict.findings)
     assert (finding.kind, finding.source.id, finding.target) == ("missing", invoice, order)
     assert "gone from the target" in finding.reason
+    assert finding.mend is None, "what somebody deleted is not made again"
     assert verdict.agreeing == 1
 
 
