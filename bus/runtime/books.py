@@ -17,7 +17,7 @@ from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]
 
 from bus.core import topics
 from bus.core.configuration import Configuration, Flow
-from bus.core.errors import NetworkFailure
+from bus.core.errors import NetworkFailure, Unavailable
 from bus.runtime import kafka
 from bus.runtime.bookkeeping import READ, Notes, StandingNote
 from bus.runtime.codec import Codec, SchemaUnknown
@@ -261,10 +261,14 @@ class BookReader:
         if not places:
             return {}
         answers = self._admin.list_offsets({place: OffsetSpec.latest() for place in places})  # type: ignore[no-untyped-call]
-        return {
-            (place.topic, place.partition): _answered(answer, f"asking the end of {place.topic}").offset
-            for place, answer in answers.items()
-        }
+        try:
+            return {
+                (place.topic, place.partition): _answered(answer, f"asking the end of {place.topic}").offset
+                for place, answer in answers.items()
+            }
+        except Unavailable:
+            self._admin = kafka.admin(self._settings)  # it may know leaders of before only: see kafka.is_outdated
+            raise
 
 
 def _answered(answer: Future[T], doing: str) -> T:

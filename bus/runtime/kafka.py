@@ -103,6 +103,7 @@ REFUSED = _codes(
     "GROUP_AUTHORIZATION_FAILED", "CLUSTER_AUTHORIZATION_FAILED", "TRANSACTIONAL_ID_AUTHORIZATION_FAILED", "_INVALID_ARG",
 )  # fmt: skip
 FATAL = _codes("_FATAL")
+OUTDATED = _codes("FENCED_LEADER_EPOCH", "UNKNOWN_LEADER_EPOCH", "NOT_LEADER_FOR_PARTITION")
 TOO_LARGE = _codes("MSG_SIZE_TOO_LARGE", "RECORD_LIST_TOO_LARGE")
 LOST = _codes("OFFSET_OUT_OF_RANGE", "_AUTO_OFFSET_RESET")
 
@@ -134,6 +135,13 @@ def translate(error: KafkaError | KafkaException | BaseException, doing: str) ->
     return KafkaFault(text)
 
 
+def is_outdated(error: KafkaException) -> bool:
+    """Whether a client asked with a leader's epoch of before: an admin client asks with it again until its memory ends by age,
+    after a quarter of an hour, and is better made anew."""
+    inner = error.args[0] if error.args else None
+    return isinstance(inner, KafkaError) and inner.code() in OUTDATED
+
+
 def client_id(settings: BusSettings, name: str) -> str:
     """Unique per client: prefix, what it is, host, process, number."""
     return f"{settings.client_prefix}-{name}-{socket.gethostname()}-{os.getpid()}-{next(_numbers)}"
@@ -148,6 +156,9 @@ def _connection(settings: BusSettings) -> dict[str, Any]:
         "topic.metadata.propagation.max.ms": 1000,
         "reconnect.backoff.ms": 50,
         "reconnect.backoff.max.ms": 2000,
+        # Else a client whose brokers are all away starts its search anew forty times a second, with no back-off: the clients of a
+        # few services keep a returning broker from starting. The bootstrap addresses stay known either way.
+        "metadata.recovery.strategy": "none",
         "log_level": 4,
         "logger": _log,
     }

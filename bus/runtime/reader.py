@@ -164,6 +164,8 @@ class LogReader:
             try:
                 return {place.partition: answer.result().offset for place, answer in answers.items()}
             except KafkaException as error:
+                if kafka.is_outdated(error):
+                    self._admin = None
                 raise kafka.translate(error, f"asking the offsets of {topic}") from error
 
         for _ in range(ASK_TRIES_MAX - 1):

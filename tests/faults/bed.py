@@ -14,7 +14,7 @@ from tests.e2e.waiting import until
 from tests.e2e.world import SERVICES, World
 from tests.faults.proxy import Proxy
 
-BOOKS_TRIES_MAX = 20
+BOOKS_TRIES_MAX = 5
 
 
 class Bed(World):
