@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from tests.faults.broken_rows import BUILDS_OF_ROWS
+
 
 @dataclass(frozen=True)
 class Build:
@@ -12,4 +14,6 @@ class Build:
     apply: Callable[[], None]
 
 
-BUILDS: dict[str, Build] = {}
+BUILDS: dict[str, Build] = {
+    **{name: Build(*row) for name, row in BUILDS_OF_ROWS.items()},
+}

@@ -1,6 +1,6 @@
 """The table of the campaign."""
 
-from tests.faults import killing, outages, zombies
+from tests.faults import killing, outages, poison, zombies
 from tests.faults.campaign import Scenario
 
 SCENARIOS = (
@@ -14,6 +14,13 @@ SCENARIOS = (
         outages.broker_away,
     ),
     Scenario(5, "network cut; half-open connections", "recovery time; detection time", outages.network_cut),
+    Scenario(
+        11,
+        "records that cannot be carried out: one in many, then every one",
+        "others flow; the brake opens within its limit and goes on without loss",
+        poison.poison,
+        broken=("no-brake", "no-letter", "held-dropped"),
+    ),
     Scenario(
         16,
         "two of everything, a half of it stopped longer than its session",
