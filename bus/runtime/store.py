@@ -75,8 +75,8 @@ class Mark(msgspec.Struct, kw_only=True):
     """Connections whose records are indexed."""
     schema_ids: list[int] = []
     """Schemas of other releases met among those."""
-    tallies: dict[str, int] = {}
-    """How many records count under a name."""
+    tallies: dict[str, int] | None = None
+    """How many records count under a name; None: they were never counted from end to end."""
 
 
 class Store:

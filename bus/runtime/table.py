@@ -224,11 +224,11 @@ class StoredTable:
         log.info("read", extra={"topic": topic, "partition": partition, "from": how, "seconds": round(took_s, 3)})
 
     def _settle(self) -> None:
-        """A first load ends: counting while it went on would have looked up every record."""
+        """A load ends. A first one was not counted on its way, which would have looked up every record, nor was one that a kill
+        broke off."""
         store = self._store_()
-        was_loading = store.is_loading
         store.settle()
-        if was_loading and self._index.is_tallied:
+        if self._index.is_tallied and self._mark_().tallies is None:
             names = (self._index.tally(key[1:], value) for key, value in store.scan(RECORD))
             self._mark = msgspec.structs.replace(self._mark_(), tallies=dict(Counter(name for name in names if name)))
             store.write(batch(), self._mark)
@@ -322,7 +322,9 @@ class StoredTable:
 
     def _advanced(self, position: int, written_at: float, tallies: Mapping[str, int] = MappingProxyType({})) -> Mark:
         mark = self._mark_()
-        counts = {name: mark.tallies.get(name, 0) + tallies.get(name, 0) for name in mark.tallies.keys() | tallies.keys()}
+        counts = None
+        if mark.tallies is not None:
+            counts = {name: mark.tallies.get(name, 0) + tallies.get(name, 0) for name in mark.tallies.keys() | tallies.keys()}
         self._mark = msgspec.structs.replace(mark, position=position, written_at=written_at, tallies=counts)
         return self._mark
 
@@ -331,7 +333,7 @@ class StoredTable:
         while True:
             try:
                 digest = await self._reader.work(lambda: self._digest(pairs))
-                if self._index.is_tallied and not self._store_().is_loading:
+                if self._index.is_tallied and self._mark_().tallies is not None:
                     digest.tallies = await self._reader.work(lambda: self._tallied(pairs, are_new=are_new))
             except SchemaUnknown as error:
                 await self._codec.learn(error.schema_id)
@@ -396,7 +398,7 @@ class StoredTable:
     @property
     def tallies(self) -> Mapping[str, int]:
         """How many records of the table count under each name."""
-        return self._mark_().tallies
+        return self._mark_().tallies or {}
 
     @property
     def position(self) -> int:
