@@ -35,6 +35,17 @@ def refused(found: Result, code: int, *parts: str) -> None:
 
 
 LOOKING = [
+    ("brake", "list"),
+    ("brake", "close", "exact-nl"),
+    ("parked", "list"),
+    ("parked", "release", "--all"),
+    ("dead-letters", "redrive", "--all"),
+    ("replay", "exact-nl"),
+    ("resync", "exact-nl"),
+    ("jobs", "list"),
+    ("grants", "list"),
+    ("grants", "login", "exact-nl"),
+    ("link", "a|customer|1", "b|customer|2"),
     ("status",),
     ("status", "--json"),
     ("trace", "exact-nl|customer|1"),
