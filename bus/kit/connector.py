@@ -1,8 +1,8 @@
 """What the services see of a connector, and what passes between them.
 
-A poller calls `read`, `complete` and `to_canonical`; a sink calls `find`, `fetch`, `plan`, `perform` and `search`; the command
-line calls `check`. Everything else is the connector's own business. Every method that calls the vendor raises only errors of
-`bus.core.errors`.
+A poller calls `read`, `complete`, `fetch`, `ids` and `to_canonical`; a sink calls `find`, `fetch`, `plan`, `perform` and
+`search`; the command line calls `check`. Everything else is the connector's own business. Every method that calls the vendor
+raises only errors of `bus.core.errors`.
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
