@@ -58,8 +58,8 @@ class Reader:
         ((partition, end),) = ends.items()
         place = (topic, partition)
         while self.positions[place] < end:
-            found = [r for r in self._log.records if r[0] >= self.positions[place]][: self.batch_max]
-            self.positions[place] = found[-1][0] + 1 if found else self._log.end
+            found = [r for r in self._log.records if self.positions[place] <= r[0] < end][: self.batch_max]
+            self.positions[place] = found[-1][0] + 1 if found else end
             if found:
                 self._log.read += len(found)
                 yield [(key, value) for _, key, value in found], self.positions[place]

@@ -37,6 +37,6 @@ def test_a_replay_that_waits_or_runs_is_in_flight() -> None:
     reader = books.BookReader(BusSettings(kafka_bootstrap="127.0.0.1:1"), codec := Codec.offline())
     for number, state in enumerate((JobState.WAITING, JobState.RUNNING, JobState.DONE, JobState.REFUSED, JobState.CANCELLED)):
         job = JobRecord(id=str(number), connection="shop", state=state, request_offset=number)
-        reader._values[topics.JOBS][job_key(job).encode()] = codec.encode(topics.JOBS, job)
+        reader._notes.take(topics.JOBS, job_key(job).encode(), codec.encode(topics.JOBS, job))
     assert reader._replaying() == 2
     assert books.Books(version=1, replaying=2).in_flight() == 2

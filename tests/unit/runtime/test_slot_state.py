@@ -50,11 +50,12 @@ from tests.unit.runtime.logs import Log
 NOW = datetime(2026, 11, 21, 9, 0, tzinfo=UTC)
 HERE, OTHER = "here", "other"
 ENTITIES = ["customer", "product"]
-IDS = ["1", "10", "2|3", "%C3", "é f"]
-MATCHES = ["sku:1", "sku:10", "email+kind:a:COMPANY", "odd|key%"]
-FACETS = [None, "EUR", "SEK"]
+IDS = ["1", "10", "é|%C3"]
+"""Few of everything, so that records meet; odd ones, so that keys are encoded; one that begins like another."""
+MATCHES = ["sku:1", "sku:10", "odd|key%"]
+FACETS = [None, "EUR"]
 FLOWS = ["f", "f|g"]
-SOURCES = [ObjectRef(connection=peer, entity="customer", id=own) for peer in ("peer", "peer2") for own in ("7", "7|8")]
+SOURCES = [ObjectRef(connection="peer", entity="customer", id=own) for own in ("7", "7|8")]
 
 
 class Model:
@@ -237,7 +238,7 @@ class Owners(RuleBasedStateMachine):
     def state(self) -> AccountState:
         return self.slot.accounts[HERE]
 
-    @rule(changes=st.lists(CHANGES, min_size=1, max_size=6))
+    @rule(changes=st.lists(CHANGES, min_size=1, max_size=10))
     def commit(self, changes: list[tuple[str, StateRecord | None]]) -> None:
         """The owner commits and applies."""
         self.log.commit(
@@ -259,16 +260,18 @@ class Owners(RuleBasedStateMachine):
 
     @rule(during=st.lists(CHANGES, min_size=1, max_size=3))
     def refresh_while_committing(self, during: list[tuple[str, StateRecord | None]]) -> None:
-        """A commit that lands behind the end that was asked for stays in memory."""
-        real = self.slot._table.refresh
+        """A commit that lands behind the end that was asked for stays in memory, and hides what is read below it."""
+        reader: Any = self.slot._table._reader
+        real = reader.ends
 
-        async def busy() -> None:
-            await real()
+        async def busy(topic: str) -> dict[int, int]:
+            ends: dict[int, int] = await real(topic)
             self.commit(during)
+            return ends
 
-        self.slot._table.refresh = busy  # type: ignore[method-assign]
+        reader.ends = busy
         self.loop.run(self.slot.refresh())
-        self.slot._table.refresh = real  # type: ignore[method-assign]
+        reader.ends = real
         assert self.state.recent() == len({key for key, _ in during})
 
     @rule()
@@ -319,6 +322,6 @@ class Owners(RuleBasedStateMachine):
 
 
 Owners.TestCase.settings = settings(
-    max_examples=15, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=20, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
 )
 TestOwners = Owners.TestCase
