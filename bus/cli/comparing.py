@@ -194,8 +194,8 @@ def _show_reconciled(found: "Reconciliation") -> None:
         click.echo(f"note: {note}", err=True)
     if found.kept_otherwise:
         click.echo(
-            f"{found.kept_otherwise} objects have fields that differ as they did when they were settled (cut, masked, or so since "
-            f"they were linked): `bus replay {found.source} --flow {found.flow} --repair --dry-run` shows them"
+            f"{found.kept_otherwise} objects have fields that differ as they did when they were settled (cut, masked, or so "
+            f"since they were linked): `bus replay {found.source} --flow {found.flow} --repair --dry-run` shows them"
         )
     if found.agrees:
         click.echo(f"nothing differs: {found.agreeing} objects agree")
