@@ -48,9 +48,16 @@ def held_is_dropped() -> None:
     Waiting._release_held = lambda *_: None  # type: ignore[method-assign]
 
 
+def in_edges() -> None:
+    """Row 13 runs in one process, which takes it out itself (`edges.BREAKS`)."""
+
+
 BUILDS_OF_ROWS: dict[str, tuple[str, Callable[[], None]]] = {
     "stumble": ("nothing: one record meets a bug, as in every run of row 11", stumble),
     "no-brake": ("the brake: failures are not counted", no_brake),
     "no-letter": ("dead letters: what cannot go on is only marked", no_letter),
+    "no-overlap": ("the overlap: polls and pages begin where the last one ended", in_edges),
+    "own-clock": ("the vendor's time: the next poll asks from the bus's own", in_edges),
+    "cap-ignored": ("the second look at an answer that is at its limit", in_edges),
     "held-dropped": ("the release of what stands behind a brake", held_is_dropped),
 }

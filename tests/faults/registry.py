@@ -1,6 +1,6 @@
 """The table of the campaign."""
 
-from tests.faults import killing, outages, poison, zombies
+from tests.faults import edges, killing, outages, poison, zombies
 from tests.faults.campaign import Scenario
 
 SCENARIOS = (
@@ -20,6 +20,13 @@ SCENARIOS = (
         "others flow; the brake opens within its limit and goes on without loss",
         poison.poison,
         broken=("no-brake", "no-letter", "held-dropped"),
+    ),
+    Scenario(
+        13,
+        "equal timestamps at page edges, clock skew, DST nights, changes while paging",
+        "missed 0",
+        edges.edges,
+        broken=("no-overlap", "own-clock", "cap-ignored"),
     ),
     Scenario(
         16,
