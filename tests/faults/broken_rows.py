@@ -48,6 +48,62 @@ def held_is_dropped() -> None:
     Waiting._release_held = lambda *_: None  # type: ignore[method-assign]
 
 
+def no_echo() -> None:
+    """What our own writes left is news like any other, and a write compares with nothing."""
+    import msgspec
+
+    import services.pollers.publishing as publishing
+
+    real = publishing.judge
+
+    def judge(*given: Any, **named: Any) -> Any:
+        return msgspec.structs.replace(real(*given, **named), echo_fields=(), origin=None)
+
+    publishing.judge = judge  # type: ignore[attr-defined]
+
+
+def no_conflict() -> None:
+    """Nobody looks whether the target's value was edited too."""
+    import services.sinks.masters as masters
+
+    masters.edited_at_both = lambda *_: set()  # type: ignore[attr-defined]
+
+
+def registry_is_needed() -> None:
+    """A service that starts while something is away ends at once."""
+    from bus.runtime.service import Service
+
+    async def wait_for(self: Service, part: str, attempt: Callable[[], Any]) -> None:
+        await attempt()
+
+    Service.wait_for = wait_for  # type: ignore[method-assign]
+
+
+def no_replay() -> None:
+    """A replay ends without having read anything."""
+    from services.processors.replaying.running import Running
+
+    async def nothing(self: Running, *_: Any) -> None:
+        return None
+
+    Running._partition = nothing  # type: ignore[method-assign]
+
+
+def no_rebuild() -> None:
+    """A process that starts takes the topics of state for empty."""
+    from bus.runtime.table import PartitionTable
+
+    real = PartitionTable.load
+
+    async def load(self: PartitionTable, *given: Any, **named: Any) -> Any:
+        found = await real(self, *given, **named)
+        self.items = lambda _prefix=b"": iter(())  # type: ignore[method-assign, assignment]
+        self.get = lambda _key: None  # type: ignore[method-assign, assignment]
+        return found
+
+    PartitionTable.load = load  # type: ignore[method-assign]
+
+
 def in_edges() -> None:
     """Row 13 runs in one process, which takes it out itself (`edges.BREAKS`)."""
 
@@ -59,5 +115,10 @@ BUILDS_OF_ROWS: dict[str, tuple[str, Callable[[], None]]] = {
     "no-overlap": ("the overlap: polls and pages begin where the last one ended", in_edges),
     "own-clock": ("the vendor's time: the next poll asks from the bus's own", in_edges),
     "cap-ignored": ("the second look at an answer that is at its limit", in_edges),
+    "no-echo": ("the echo: what our own writes left is news", no_echo),
+    "no-conflict": ("the look at what the target's people edited", no_conflict),
+    "registry-needed": ("the wait for a registry that is away", registry_is_needed),
+    "no-replay": ("the replay for a new flow", no_replay),
+    "no-rebuild": ("the rebuilding of state from its topics", no_rebuild),
     "held-dropped": ("the release of what stands behind a brake", held_is_dropped),
 }

@@ -1,6 +1,6 @@
 """The table of the campaign."""
 
-from tests.faults import edges, killing, outages, poison, zombies
+from tests.faults import bothways, changes, edges, killing, outages, poison, zombies
 from tests.faults.campaign import Scenario
 
 SCENARIOS = (
@@ -27,6 +27,20 @@ SCENARIOS = (
         "missed 0",
         edges.edges,
         broken=("no-overlap", "own-clock", "cap-ignored"),
+    ),
+    Scenario(
+        14,
+        "edits at both ends, also of one field at once, and restarts",
+        "echo writes 0; conflicts recorded",
+        bothways.both_ways,
+        broken=("no-echo", "no-conflict"),
+    ),
+    Scenario(
+        15,
+        "registry down, caches lost, configuration changed mid-flow, rolling replacement of each service",
+        "safe wait, rebuild, lost 0",
+        changes.changes,
+        broken=("registry-needed", "no-replay", "no-rebuild"),
     ),
     Scenario(
         16,
