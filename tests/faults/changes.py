@@ -1,4 +1,4 @@
-"""Row 15: what operators do to a running bus: a registry that is away, caches that are lost, new configurations, rolling releases."""
+"""Row 15: what happens to a bus that runs: its registry is away, caches are lost, it is configured anew, a release is rolled out."""
 
 import asyncio
 import contextlib
