@@ -1,6 +1,7 @@
 """Row 14: one set of customers edited at both ends, often between the same two polls, while services are struck."""
 
 import asyncio
+import contextlib
 import itertools
 from collections import Counter
 from collections.abc import Iterator
@@ -159,12 +160,10 @@ async def strike(bed: Bed, run: Run, number: int) -> None:
 async def polled(bed: Bed) -> None:
     """One poll of everything; a broker that is busy with itself is asked again."""
     for _ in range(POLL_TRIES_MAX):
-        try:
-            await bed.poll()
-            return
-        except TransientError:
-            await asyncio.sleep(1)
-    await bed.poll()
+        with contextlib.suppress(TransientError):
+            return await bed.poll()
+        await asyncio.sleep(1)
+    return await bed.poll()
 
 
 async def ask_for_polls(bed: Bed) -> None:

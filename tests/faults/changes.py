@@ -1,4 +1,4 @@
-"""Row 15: what happens to a bus that runs: its registry is away, caches are lost, it is configured anew, a release is rolled out."""
+"""Row 15: what befalls a bus that runs: its registry is away, caches are lost, it is configured anew, a release is rolled out."""
 
 import asyncio
 import contextlib
