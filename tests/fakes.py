@@ -60,6 +60,16 @@ class FakeCodec:
     def decode(self, topic: str, raw: bytes) -> Any:
         return self._objects[raw]
 
+    async def read(self, topic: str, raw: bytes) -> Any:
+        return self.decode(topic, raw)
+
+    async def learn(self, schema_id: int) -> None:
+        return None
+
+    def frame(self, topic: str) -> bytes:
+        """No value begins so: all are decoded."""
+        return b"\x00"
+
 
 class FakePrivacy:
     """Leaves personal data as it is."""

@@ -226,7 +226,7 @@ class BothWays:
         for name in SLOTS:
             seat = self.seats[f"poller {name}"]
             assert seat.holder is not None
-            account = seat.works[seat.holder.name].accounts.get(name)
+            account = seat.works[seat.holder.name].accounts.get(name) if seat.holder.name in seat.works else None
             held += account.held() if account is not None else 1
         return held
 

@@ -8,15 +8,17 @@ a transaction that is open too long is aborted, and its producer fenced; a commi
 import asyncio
 import random
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 from bus.core.errors import Unavailable
 from bus.runtime import kafka as real
 from bus.runtime.kafka import OffsetLost
 from bus.runtime.publisher import Outgoing
-from bus.runtime.reader import BEGINNING, END, LogReader, Record
+from bus.runtime.reader import BEGINNING, END, LogReader, Pair, PartitionFacts, Record
 from tests.simulation.process import Process
+
+T = TypeVar("T")
 
 TRANSACTION_S_MAX = 20.0
 IDLE_S = 30.0
@@ -296,6 +298,22 @@ class SimReader(LogReader):
         if partitions is None:
             partitions = [partition for name, partition in self.positions if name == topic]
         return {partition: self._broker.end(topic, partition) for partition in partitions}
+
+    async def feed(
+        self, topic: str, ends: Mapping[int, int], *, patience_s: float = 60.0
+    ) -> AsyncIterator[tuple[list[Pair], int]]:
+        partition, end = next(iter(ends.items()))
+        while self.positions[topic, partition] < end:
+            if records := await self.take(5_000):
+                yield [(record.key, record.value) for record in records], self.positions[topic, partition]
+
+    async def work(self, do: Callable[[], T]) -> T:
+        return do()
+
+    async def facts(self, topic: str, partition: int) -> PartitionFacts:
+        await self._asked()
+        first = self._broker.partitions[topic, partition].first
+        return PartitionFacts("simulated", topic, first, self._broker.end(topic, partition), 86_400.0)
 
     async def close(self) -> None:
         self.positions.clear()

@@ -28,9 +28,11 @@ def play_one(machine: str, seed: int, broken: str = "") -> tuple[str, list[str]]
         await MACHINES[machine](world)
 
     try:
-        with patched(), BUILDS[broken].broken() if broken else nullcontext():
+        with patched(world), BUILDS[broken].broken() if broken else nullcontext():
             run(history(), loop)
     except AssertionError as error:
+        if world.bugs:
+            return f"a bug ended an owner: {world.bugs[0]!r}\n{''.join(traceback.format_exception(world.bugs[0]))}", world.story
         return f"{type(error).__name__}: {error}", world.story
     except Exception as error:
         return f"{type(error).__name__}: {error}\n{''.join(traceback.format_exception(error))}", world.story

@@ -275,7 +275,8 @@ class SinkHistory:
     def _lanes(self) -> int:
         """Commands under way at the owner."""
         assert self.seat.holder is not None
-        account = self.seat.works[self.seat.holder.name].accounts.get(HERE)
+        work = self.seat.works.get(self.seat.holder.name)
+        account = work.accounts.get(HERE) if work is not None else None
         return len(account._lanes) if account is not None else 1
 
     def _check(self) -> None:

@@ -5,12 +5,12 @@ import random
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import msgspec
 
+import bus.runtime.table
 import services.pollers.account
 import services.pollers.slot
 import services.sinks.account
@@ -21,12 +21,14 @@ from bus.core.errors import TransientError
 from bus.core.identity import Hasher
 from bus.kit.budget import Budgets
 from bus.kit.manifest import Manifest
+from bus.runtime.follow import Documents
 from bus.runtime.kafka import Fenced
 from bus.runtime.publisher import Publisher
 from bus.runtime.reader import LogReader
 from bus.runtime.state import AccountState
 from schemas.system import IdempotencyClass
 from tests.fakes import FakeCodec, FakePrivacy
+from tests.simulation.disk import Disks, batch
 from tests.simulation.kafka import Broker, SimPublisher, SimReader
 from tests.simulation.process import Process
 from tests.simulation.vendor import MANIFEST_HERE, SimConnector, SimVendor
@@ -65,6 +67,7 @@ class Surroundings:
         self.dice = dice
         self.loop = loop
         self.broker = Broker(dice)
+        self.disks = Disks(dice)
         self.codec = FakeCodec()
         self.hasher = HASHER
         self.privacy = SimPrivacy(HASHER)
@@ -105,9 +108,12 @@ class SimEnvironment:
         """`behind_s`: by how much the clock of the second machine is behind."""
         self._world = world
         self._process = process
+        folder = world.disks.data_dir(process)
         self.settings = SimpleNamespace(
-            client_prefix="bus", slots=8, partitions=1, data_dir=Path("/nowhere"), broker=world.broker, process=process
+            client_prefix="bus", slots=8, partitions=1, data_dir=folder, broker=world.broker, process=process
         )
+        self.config = SimpleNamespace(current=Documents())
+        self.known = SimpleNamespace(count=lambda *_: None)
         off_s = -behind_s if process.machine == "machine-2" else 0.0
         self.clock = VirtualClock(world.loop, process.machine, off_s)
         self.codec = world.codec
@@ -173,7 +179,9 @@ class Seat:
             except Exception as error:
                 leaves = list(_leaves(error))
                 self._world.tell(f"{process.name}: {'; '.join(sorted({repr(leaf) for leaf in leaves}))}")
-                self._world.bugs += [leaf for leaf in leaves if not isinstance(leaf, Fenced | TransientError)]
+                if bugs := [leaf for leaf in leaves if not isinstance(leaf, Fenced | TransientError)]:
+                    self._world.bugs += bugs
+                    return
             finally:
                 if process.alive:
                     await work.close()
@@ -201,7 +209,7 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
 
 
 @contextmanager
-def patched() -> Iterator[None]:
+def patched(world: Surroundings) -> Iterator[None]:
     """Kafka's readers and producers are the fakes, wherever a service names them; waits that cost only time are long."""
     before: list[tuple[Any, str, Any]] = []
 
@@ -213,6 +221,9 @@ def patched() -> Iterator[None]:
         for name, real in REAL.items():
             if vars(module).get(name) is real:
                 put(module, name, FAKE[name])
+    put(bus.runtime.table, "open_store", world.disks.open_store)
+    put(bus.runtime.table, "batch", batch)
+    put(bus.runtime.table, "ABSORB_EVERY_S", 10.0)
     put(services.sinks.account, "TICK_S", 1.0)
     put(services.pollers.account, "TICK_S", 1.0)
     put(services.sinks.slot, "REPORT_EVERY_S", 900.0)

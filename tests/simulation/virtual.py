@@ -12,6 +12,8 @@ T = TypeVar("T")
 
 START = datetime(2026, 11, 21, 9, 0, tzinfo=UTC)
 VIRTUAL_S_MAX = 30 * 86_400.0
+TURNS_MAX = 300_000
+"""Turns of the loop in one history; a usual one takes a thousand."""
 
 
 class Standstill(RuntimeError):
@@ -24,6 +26,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def __init__(self) -> None:
         super().__init__()
         self._now = 0.0
+        self._turns = 0
         self._selector: Any = self
         self._clock_resolution = 1e-9
 
@@ -32,6 +35,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def select(self, timeout: float | None) -> list[Any]:
         """Stands for the selector that the base class asks: no sockets, only time."""
+        self._turns += 1
+        if self._turns > TURNS_MAX:
+            raise Standstill("something goes round and round")
         if timeout is None:
             raise Standstill("nothing can happen any more")
         if timeout > 0:
@@ -73,5 +79,6 @@ def run(main: Coroutine[Any, Any, T], loop: VirtualLoop) -> T:
         pending = asyncio.all_tasks(loop)
         for task in pending:
             task.cancel()
-        loop.run_until_complete(asyncio.gather(*pending, return_exceptions=True))
+        if pending:
+            loop.run_until_complete(asyncio.gather(*pending, return_exceptions=True))
         loop.close()
