@@ -16,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from bus.core import topics
 from bus.core.clock import FrozenClock
+from bus.core.errors import MappingError
 from bus.runtime import table as tables
 from bus.runtime.codec import Codec
 from bus.runtime.settings import BusSettings
@@ -46,6 +47,7 @@ from schemas.system import (
     StateRecord,
 )
 from tests.unit.runtime.logs import Log
+from tests.unit.runtime.releases import OtherRelease
 
 NOW = datetime(2026, 11, 21, 9, 0, tzinfo=UTC)
 HERE, OTHER = "here", "other"
@@ -325,3 +327,146 @@ Owners.TestCase.settings = settings(
     max_examples=20, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
 )
 TestOwners = Owners.TestCase
+
+
+# --- the same, one history at a time -----------------------------------------------------------------------------------------
+
+
+class Topic:
+    """`bus.state` of one slot, and processes that read it."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder, self.log, self.codec, self.clock = folder, Log(), Codec.offline(), FrozenClock()
+        monkeypatch.setattr(tables, "LogReader", self.log.reader)
+
+    async def slot(self, service: str = "sinks") -> SlotState:
+        slot = SlotState(BusSettings(data_dir=self.folder), self.codec, service, 3, [HERE], clock=self.clock)
+        await slot.load()
+        return slot
+
+    def commit(self, slot: SlotState, *changes: tuple[str, StateRecord | None], codec: Any = None) -> None:
+        codec = codec or self.codec
+        self.log.commit(*((key, codec.encode(topics.STATE, record) if record else None) for key, record in changes))
+        for key, record in changes:
+            slot.accounts[HERE].apply(key, record)
+
+
+@pytest.fixture
+def topic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Topic:
+    return Topic(tmp_path, monkeypatch)
+
+
+async def test_a_match_key_that_an_object_lost_no_longer_answers(topic: Topic) -> None:
+    slot = await topic.slot()
+    state = slot.accounts[HERE]
+    topic.commit(slot, object_of("product", "1", ["sku:1"], True), object_of("product", "10", ["sku:1"], False))
+    await slot.refresh()
+    assert state.candidates("product", "sku:1") == {"1"}
+    topic.commit(slot, object_of("product", "1", ["sku:10"], True))
+    for _ in range(2):  # in memory, then on disk
+        assert state.candidates("product", "sku:1") == set() and state.candidates("product", "sku:10") == {"1"}
+        await slot.refresh()
+    await slot.close()
+
+
+async def test_a_link_that_was_moved_ends_where_it_ends_now(topic: Topic) -> None:
+    slot = await topic.slot()
+    state = slot.accounts[HERE]
+    topic.commit(slot, link_of("customer", SOURCES[0], "EUR", "1", LinkState.ACTIVE))
+    await slot.refresh()
+    topic.commit(slot, link_of("customer", SOURCES[0], "EUR", "10", LinkState.ACTIVE))
+    for _ in range(2):
+        assert state.links_to("customer", "1") == [] and [link.external_id for link in state.links_to("customer", "10")] == ["10"]
+        assert state.facets("customer", SOURCES[0]) == ["EUR"] and state.active_link_to("customer", "10", "peer")
+        await slot.refresh()
+    await slot.close()
+
+
+async def test_what_was_closed_meanwhile_is_not_opened_by_what_is_read(topic: Topic) -> None:
+    slot = await topic.slot()
+    state = slot.accounts[HERE]
+    parked = standing_of("f", SOURCES[0], Standing.PARKED, 1)
+    topic.commit(slot, intent_of("customer", SOURCES[0], None, IntentState.OPEN, "1"), parked)
+    reader: Any = slot._table._reader
+    real = reader.ends
+
+    async def busy(name: str) -> dict[int, int]:
+        ends: dict[int, int] = await real(name)
+        closed = intent_of("customer", SOURCES[0], None, IntentState.CLOSED, "1")
+        topic.commit(slot, closed, standing_of("f", SOURCES[0], Standing.WRITTEN, 1))
+        reader.ends = real
+        return ends
+
+    reader.ends = busy
+    for _ in range(2):
+        await slot.refresh()
+        assert list(state.open_intents()) == [] and list(state.parked()) == []
+    await slot.close()
+
+
+async def test_another_process_sees_what_changed_after_it_looked(topic: Topic) -> None:
+    sink, poller = await topic.slot("sinks"), await topic.slot("pollers")
+    topic.commit(sink, object_of("product", "1", [], True), standing_of("f", SOURCES[0], Standing.PARKED, 1))
+    await poller.refresh()
+    view = poller.accounts[HERE]
+    assert (known := view.object("product", "1")) is not None and known.active and len(list(view.parked())) == 1
+    topic.commit(sink, object_of("product", "1", [], False), standing_of("f", SOURCES[0], Standing.WRITTEN, 1))
+    await poller.refresh()
+    assert (known := view.object("product", "1")) is not None and not known.active and list(view.parked()) == []
+    await sink.close()
+    await poller.close()
+
+
+async def test_memory_holds_what_is_not_read_back_and_the_few(topic: Topic) -> None:
+    slot = await topic.slot()
+    state = slot.accounts[HERE]
+    topic.commit(slot, *(object_of("product", str(number), [f"sku:{number}"], True) for number in range(50)))
+    topic.commit(slot, intent_of("customer", SOURCES[0], None, IntentState.OPEN, "1"))
+    assert state.recent() == 51
+    await slot.refresh()
+    assert state.recent() == 0 and not state._hints and len(state._open) == 1
+    await slot.close()
+    slot = await topic.slot()
+    assert slot.is_warm and [intent.external_id for intent in slot.accounts[HERE].open_intents()] == ["1"]
+    await slot.close()
+
+
+async def test_records_of_another_release_are_indexed_and_read(topic: Topic) -> None:
+    """Its schema is learnt while reading, and before a warm start looks anything up."""
+    other = OtherRelease(topic.codec)
+    slot = await topic.slot()
+    learnt: list[int] = []
+
+    async def learn(schema_id: int) -> None:
+        learnt.append(schema_id)
+        other.teach(topics.STATE)
+
+    topic.codec.learn = learn  # type: ignore[method-assign]
+    changes = [
+        object_of("product", "1", ["sku:1"], True),
+        link_of("product", SOURCES[0], None, "1", LinkState.ACTIVE),
+        intent_of("product", SOURCES[0], None, IntentState.OPEN, "1"),
+        standing_of("f", SOURCES[0], Standing.WAITING, 1),
+    ]
+    topic.commit(slot, *changes, codec=other)
+    await slot.refresh()
+    for _ in range(2):
+        state = slot.accounts[HERE]
+        assert state.candidates("product", "sku:1") == {"1"} and len(state.links_to("product", "1")) == 1
+        assert len(list(state.open_intents())) == 1 and len(list(state.parked())) == 1
+        await slot.close()
+        topic.codec._writers.clear()
+        learnt.clear()
+        slot = await topic.slot()
+        assert slot.is_warm and learnt
+    await slot.close()
+
+
+async def test_a_damaged_record_of_ours_is_told_and_one_of_others_is_passed_by(topic: Topic) -> None:
+    slot = await topic.slot()
+    topic.log.commit((object_key(OTHER, "product", "1"), b"no record at all"))
+    await slot.refresh()
+    topic.log.commit((object_key(HERE, "product", "1"), topic.codec.frame(topics.STATE) + b"\xff\xff"))
+    with pytest.raises(MappingError):
+        await slot.refresh()
+    await slot.close()
