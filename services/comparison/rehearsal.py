@@ -15,6 +15,8 @@ from bus.kit.auth import Token
 from bus.kit.connector import Account, Connector, Found, Match, Page, Position, RawRecord, Step, StepResult, Write
 from bus.runtime.connections import open_connection
 from bus.runtime.state import AccountState
+from schemas.canon import EventMeta
+from schemas.system import ObjectState
 from services.sinks.carrying import Carrier
 from services.sinks.ledger import Entry, Ledger
 from services.sinks.locks import KeyLocks
@@ -121,11 +123,11 @@ class RecordedAccount:
         if event.after is None:
             return None
         known = self._state.object(entity, external_id)
-        read, kept = event.meta.field_hashes, known.field_hashes if known is not None else {}
-        if read and kept and read != kept:
-            why = "was written after its last poll" if known and known.by_bus else "was read again meanwhile"
-            hint = f"`bus poll {self._connection} --now`, then ask again"
-            raise CannotCompare(f"{entity} {external_id} of the target {why}: {hint}")
+        if known is not None and _is_written_since(known, event.meta):
+            raise CannotCompare(
+                f"{entity} {external_id} of the target was written after its last poll: `bus poll {self._connection} --now`, "
+                "then ask again"
+            )
         self._held[entity, external_id] = self._privacy.open(event.after)
         return RawRecord(entity=entity, id=external_id, raw=raw, version=event.meta.source_version)
 
@@ -180,6 +182,13 @@ class RecordedAccount:
 
     async def aclose(self) -> None:
         """Nothing is open."""
+
+
+def _is_written_since(known: ObjectState, meta: EventMeta) -> bool:
+    """Whether a write of ours left the object otherwise than its newest event says."""
+    if not known.by_bus or known.written_at is None or known.written_at <= meta.observed_at:
+        return False
+    return bool(known.field_hashes) and known.field_hashes != meta.field_hashes
 
 
 def rehearsing(

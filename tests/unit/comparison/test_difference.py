@@ -142,6 +142,25 @@ async def test_a_target_written_after_its_last_poll_cannot_be_compared(pair: Pai
     assert "written after its last poll" in (found.detail or "")
 
 
+async def test_a_target_edited_just_before_our_write_and_polled_at_once_can_be_compared(pair: Pair) -> None:
+    """The sink keeps what it knew of a field that somebody edited unseen; the event behind the write knows better."""
+    source, debtor = await joined(pair)
+    pair.exact_edit("customer", debtor, Name="Van Dyck B.V.")
+    pair.qbo_edit("Customer", source, PrimaryPhone={"FreeFormNumber": "+31205550001"})
+    await pair.poll(pair.qbo)
+    pair.process()
+    await pair.sink(pair.exact)
+    await pair.poll(pair.exact)
+    pair.process()
+    await pair.sink(pair.exact)  # within the seconds in which an observation may be older than our write
+    known = pair.state(pair.exact).object("customer", debtor)
+    assert known is not None
+    assert known.field_hashes != pair.events("customer", "exact-nl")[-1].meta.field_hashes
+    found = await foreseen_one(pair, UP, source, repair=True)
+    assert found.what == "update"
+    assert FieldDifference(path="company_name", source="Van Dijk B.V.", target="Van Dyck B.V.") in found.fields
+
+
 async def test_a_target_that_was_never_polled_cannot_be_compared(pair: Pair) -> None:
     await pair.run()
     ref = pair.qbo_customer("Van Dijk B.V.", email=EMAIL)
