@@ -20,6 +20,9 @@ from services.sinks.settlement import Settlement
 from services.sinks.task import Target, Task, open_task
 from services.sinks.writing import Incomplete
 
+ECHO = "echo"
+"""Reason of a command for a version that our own write left at the source."""
+
 
 class Carrier:
     """Carries out the commands of one account."""
@@ -37,7 +40,7 @@ class Carrier:
 
     async def carry_out(self, command: Command, raw: bytes) -> Settlement:
         """Does what a WRITE command asks. Raises errors of bus.core.errors; the caller parks or dead-letters."""
-        if command.action is Action.NONE:
+        if command.action is Action.NONE and not self._is_owed(command, raw):
             return await self._finish_begun(command) or self._withdrawn(command, raw)
         task = open_task(self._target, command, raw)
         if (ended := await self._finish_older(task)) is not None:
@@ -76,6 +79,18 @@ class Carrier:
         """An object of this account changed: remembered searches for it are void."""
         self._products.forget(external_id)
 
+    def _is_owed(self, command: Command, raw: bytes) -> bool:
+        """Whether an echo of master data stands where an older version still waits to be written: then what somebody changed in
+        that one, and our own write did not bring, goes with it."""
+        assert command.flow and command.source
+        before = self._state.standing(command.flow, command.source)
+        if command.reason != ECHO or command.target_entity in topics.DOCUMENTS or before is None or before.command is None:
+            return False
+        if before.command == raw:
+            return True  # this one was parked itself
+        older = self._target.codec.decode(topics.outbound(self._state.connection), before.command)
+        return older.action is not Action.NONE or older.reason == ECHO
+
     def _withdrawn(self, command: Command, raw: bytes) -> Settlement:
         """Action NONE: what is queued or parked for the object is withdrawn by the new standing itself."""
         assert command.source and command.flow
@@ -87,7 +102,7 @@ class Carrier:
             return Settlement(
                 standing=Standing.DEAD, outcome=Outcome.DEAD, cause=known, detail=detail, hint=hint, stage="processors"
             )
-        if reason == "echo":
+        if reason == ECHO:
             return self._masters.echoed(open_task(self._target, command, raw))
         link = self._document_link(command) if command.target_entity in topics.DOCUMENTS else None
         if link is not None:

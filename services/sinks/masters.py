@@ -69,11 +69,18 @@ class Masters:
         )
 
     def echoed(self, task: Task) -> Settlement:
-        """What the source holds now is what our own write left there: settled without a call."""
+        """What our own write left at the source is settled without a call; what was refused of it before stays so."""
         end = Settlement(standing=Standing.UNCHANGED, outcome=Outcome.UNCHANGED, detail="echo", applied={})
         if task.document is None or isinstance(task.document, Document):
             return end
+        assert task.command.flow is not None
+        before = self._state.standing(task.command.flow, task.source)
         end.applied = self._hasher.fields(task.document)
+        if before is not None:  # only what that write brought: the rest may never have come to the target
+            brought = {path: end.applied[path] for path in task.echo_fields if path in end.applied}
+            end.applied = {**{path: told for path, told in before.applied.items() if path not in task.echo_fields}, **brought}
+        if before is not None and before.standing is Standing.DEAD:
+            end.kept = msgspec.structs.replace(before, applied=dict(end.applied))
         link = self._state.link(task.entity, task.source, task.facet)
         known = self._state.object(task.entity, link.external_id) if link is not None else None
         end.otherwise = self._otherwise(task, known.field_hashes) if known is not None else None
