@@ -78,14 +78,18 @@ def next_seq(seen: SeenRecord | None, now: datetime) -> int:
 
 
 def is_held(state: AccountState, seen: SeenRecord | None, entity: str, source_id: str) -> bool:
-    """Whether an open write of ours may have made this version."""
+    """Whether an open write of ours may have made this version.
+
+    An object that was held before, or never mapped, is as unknown as one that was never served: it may come with every poll.
+    """
+    is_known = seen is not None and bool(seen.content_hash or seen.deleted)
     intents = [intent for intent in state.open_intents() if intent.entity == entity]
     linked = bool(intents) and bool(state.links_to(entity, source_id))  # nearly always there is none: the disk is not asked
     for intent in intents:
         if intent.external_id is not None:
             if intent.external_id == source_id:
                 return True
-        elif (seen is None and not linked) or any(step.external_id == source_id for step in intent.steps):
+        elif (not is_known and not linked) or any(step.external_id == source_id for step in intent.steps):
             return True
     return False
 

@@ -110,9 +110,8 @@ class Maker:
         before = target.state.object(entity, done.external_id) if sent is not None else None
         known = (before or ObjectState()).field_hashes if sent is not None else None
         now, connection = target.clock.now(), target.state.connection
-        return [
-            object_change(connection, entity, done.external_id, document, done.result, target.hasher, now, source, known, sent)
-        ]
+        result, written, hasher = done.result, done.document, target.hasher
+        return [object_change(connection, entity, done.external_id, document, result, hasher, now, source, known, sent, written)]
 
     def retired(self, task: Task, link: LinkRecord, applied: Mapping[str, str] | None = None) -> Settlement:
         """The target object is gone: shown, and never made again."""

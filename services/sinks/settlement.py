@@ -284,16 +284,21 @@ def object_change(
     writer: ObjectRef,
     known: Mapping[str, str] | None,
     sent: frozenset[str] | None,
+    written: msgspec.Struct,
 ) -> Change:
     """What the account's object holds after our write.
 
     `known` are the hashes that its own poller or an earlier write of ours knew, not those of a look just before the write: what a
-    person edited unseen must stay news.
+    person edited unseen must stay news. So must what a read-back shows in place of what we sent, where it is not as sent.
     """
     answered = hasher.fields(document)
     hashes, exact = dict(answered), True
     if known is not None and sent is not None:
         hashes, exact = ours_among(answered, known, sent)
+    if not result.as_sent:
+        wanted = hasher.fields(written)
+        edited = [path for path in wanted if (sent is None or path in sent) and answered.get(path) != wanted[path]]
+        hashes = {path: told for path, told in hashes.items() if path not in edited}
     exact = exact and result.as_sent
     state = ObjectState(
         version=result.record.version if result.record else None,

@@ -54,6 +54,8 @@ class Done(msgspec.Struct, kw_only=True):
     results: Mapping[str, StepResult]
     closing: Change
     generation: int
+    document: Any
+    """What was to be written."""
 
 
 class Writer:
@@ -223,7 +225,12 @@ class Writer:
         number = done[primary.name].number or last.number
         result = msgspec.structs.replace(last, number=number, as_sent=all(result.as_sent for result in done.values()))
         return Done(
-            external_id=external_id, result=result, results=done, closing=self._change(closed), generation=intent.generation
+            external_id=external_id,
+            result=result,
+            results=done,
+            closing=self._change(closed),
+            generation=intent.generation,
+            document=write.document,
         )
 
     def _keyed(self, write: Write, generation: int) -> Write:

@@ -258,7 +258,7 @@ class SimConnector(FakeConnector):
         mark = f"contact|{done['customer'].external_id}" if step.name == "contact" else f"{write.entity}|{write.key}"
         if step.idempotency is IdempotencyClass.CLIENT_ID and mark in vendor.marks:
             made = vendor.marks[mark]
-            return StepResult(external_id=made, record=vendor.record(write.entity, made), replayed=True)
+            return self._as_it_is(StepResult(external_id=made, record=vendor.record(write.entity, made), replayed=True))
         if write.action != "create":
             self._must_be_newest(write)
             vendor.updates[write.entity, write.external_id or ""] += 1
@@ -283,7 +283,12 @@ class SimConnector(FakeConnector):
         found = await self._call(lambda: self._searched(write, step, done))
         if found is not None and step.idempotency is IdempotencyClass.SEARCH and not self._is_findable(found.external_id):
             return None
-        return found
+        return self._as_it_is(found) if found is not None else None
+
+    @staticmethod
+    def _as_it_is(found: StepResult) -> StepResult:
+        """An object that has a second version is not as it was sent."""
+        return msgspec.structs.replace(found, as_sent=found.record is None or found.record.version == "1")
 
     def _searched(self, write: Write, step: Step, done: Mapping[str, StepResult]) -> StepResult | None:
         search = FakeConnector.search(self, write, step, done)
