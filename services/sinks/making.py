@@ -101,8 +101,15 @@ class Maker:
         """Makes it durable before anything else is done."""
         await self._target.ledger.commit(Entry(state=self._target.state, changes=made.changes, outgoing=made.outgoing))
 
-    def object_changes(self, entity: str, source: ObjectRef, done: Done, sent: frozenset[str] | None) -> list[Change]:
-        """What the object holds now; `sent` None for one that we made."""
+    def object_changes(
+        self,
+        entity: str,
+        source: ObjectRef,
+        done: Done,
+        sent: frozenset[str] | None,
+        held: Mapping[str, str] | None = None,
+    ) -> list[Change]:
+        """What the object holds now; `sent` None for one that we made, `held` the hashes just before an update."""
         if done.result.record is None:
             return []
         target = self._target
@@ -111,7 +118,9 @@ class Maker:
         known = (before or ObjectState()).field_hashes if sent is not None else None
         now, connection = target.clock.now(), target.state.connection
         result, written, hasher = done.result, done.document, target.hasher
-        return [object_change(connection, entity, done.external_id, document, result, hasher, now, source, known, sent, written)]
+        return [
+            object_change(connection, entity, done.external_id, document, result, hasher, now, source, known, sent, written, held)
+        ]
 
     def retired(self, task: Task, link: LinkRecord, applied: Mapping[str, str] | None = None) -> Settlement:
         """The target object is gone: shown, and never made again."""

@@ -279,7 +279,7 @@ class Masters:
         fields = frozenset(path for path in wanted if now_hashes.get(path) != held.get(path)) - left
         if not fields:
             end.otherwise = self._otherwise(task, held, wanted, otherwise)
-            end.changes = self._done_before(task, link, held, frozenset(wanted) - left)
+            end.changes = self._done_before(task, link, held, frozenset(wanted) - left, left)
             return end
         write = msgspec.structs.replace(
             self._maker.create(task, self._categories(task)),
@@ -289,7 +289,7 @@ class Masters:
             known=known,
         )
         done = await self._maker.write(write, task.raw)
-        end.changes = [done.closing, *self._maker.object_changes(task.entity, task.source, done, fields)]
+        end.changes = [done.closing, *self._maker.object_changes(task.entity, task.source, done, fields, held)]
         end.otherwise = self._otherwise(task, self._answered(done), wanted | told_together(fields), otherwise)
         if not done.result.replayed:  # else there was nothing of it that the vendor can be told
             end.standing, end.outcome = Standing.WRITTEN, Outcome.UPDATED
@@ -331,14 +331,17 @@ class Masters:
             return dict(before)
         return self._otherwise(task, known.field_hashes, task.echo_fields, before)
 
-    def _done_before(self, task: Task, link: LinkRecord, held: Mapping[str, str], sent: frozenset[str]) -> list[Change]:
-        """An open update whose fields the target already holds has happened: the intent closes, and what it wrote is no news."""
+    def _done_before(
+        self, task: Task, link: LinkRecord, held: Mapping[str, str], sent: frozenset[str], left: Collection[str] = ()
+    ) -> list[Change]:
+        """An open update whose fields the target already holds has happened: the intent closes, and what it wrote is no news;
+        what people of the target edited (`left`) is."""
         intent = self._state.intent(task.entity, task.source, task.facet)
         if intent is None or intent.state is not IntentState.OPEN:
             return []
         connection = self._state.connection
         before = self._state.object(task.entity, link.external_id) or ObjectState()
-        hashes, _ = ours_among(held, before.field_hashes, sent)
+        hashes, _ = ours_among(held, before.field_hashes, sent, left)
         now = self._target.clock.now()
         state = msgspec.structs.replace(before, content_hash=None, field_hashes=hashes, by_bus=True, written_at=now)
         closed = msgspec.structs.replace(intent, state=IntentState.CLOSED)

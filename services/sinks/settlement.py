@@ -1,6 +1,6 @@
 """The records that say how a command ended: standing, result, dead letter, link, object."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 
@@ -285,16 +285,18 @@ def object_change(
     known: Mapping[str, str] | None,
     sent: frozenset[str] | None,
     written: msgspec.Struct,
+    held: Mapping[str, str] | None = None,
 ) -> Change:
-    """What the account's object holds after our write.
+    """What the account's object holds after our write; `held` are the hashes of a look just before it.
 
-    `known` are the hashes that its own poller or an earlier write of ours knew, not those of a look just before the write: what a
-    person edited unseen must stay news. So must what a read-back shows in place of what we sent, where it is not as sent.
+    `known` are the hashes that its own poller or an earlier write of ours knew, not those of that look: what a person edited
+    unseen must stay news. So must what a read-back shows in place of what we sent, where it is not as sent.
     """
     answered = hasher.fields(document)
     hashes, exact = dict(answered), True
     if known is not None and sent is not None:
-        hashes, exact = ours_among(answered, known, sent)
+        stood = {path for path in answered if held is not None and held.get(path) == answered[path]}
+        hashes, exact = ours_among(answered, known, sent, stood)
     if not result.as_sent:
         wanted = hasher.fields(written)
         edited = [path for path in wanted if (sent is None or path in sent) and answered.get(path) != wanted[path]]
@@ -313,12 +315,15 @@ def object_change(
     return object_key(connection, entity, external_id), StateRecord(connection=connection, object=state)
 
 
-def ours_among(answered: Mapping[str, str], known: Mapping[str, str], sent: frozenset[str]) -> tuple[dict[str, str], bool]:
+def ours_among(
+    answered: Mapping[str, str], known: Mapping[str, str], sent: frozenset[str], stood: Collection[str] = ()
+) -> tuple[dict[str, str], bool]:
     """Hashes that are our doing, and whether that is all there is (law 9).
 
-    A field we neither sent nor moved by what we sent counts as it was known: if it differs, somebody edited it.
+    A field we neither sent nor moved by what we sent counts as it was known: if it differs, somebody edited it. Those that
+    `stood` as they are before our write were not moved by it.
     """
-    hashes, moved = dict(answered), told_together(sent)
+    hashes, moved = dict(answered), sent | (told_together(sent) - frozenset(stood))
     others = [path for path in answered.keys() | known.keys() if path not in moved and answered.get(path) != known.get(path)]
     for path in others:
         if path in known:

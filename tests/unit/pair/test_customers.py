@@ -176,6 +176,20 @@ async def test_the_last_change_wins_where_nobody_owns(pair: Pair) -> None:
     assert customer(pair, source)["PrimaryPhone"]["FreeFormNumber"] == "+31205550002"
 
 
+async def test_a_name_edited_at_both_ends_is_not_taken_for_ours_when_only_its_sibling_was_written(pair: Pair) -> None:
+    """Exact has one name for what QuickBooks has two: the later edit stays there, the other name is written beside it."""
+    qbo_id, exact_id = await joined(pair)
+    pair.exact_edit("customer", exact_id, Name="Edited First B.V.")
+    pair.clock.advance(5)
+    pair.qbo_edit("Customer", qbo_id, CompanyName="Edited Last B.V.")
+    await pair.poll(pair.exact)
+    pair.process()
+    await pair.sink(pair.qbo)  # before QuickBooks is polled
+    await pair.run()
+    names = {row["id"]: row["name"] for row in pair.exact.books("customers")}
+    assert names[exact_id] == "Edited Last B.V."
+
+
 async def test_an_order_never_updates_its_customer(pair: Pair) -> None:
     source, debtor = await joined(pair)
     pair.exact_item("X-1", "X")
