@@ -43,6 +43,9 @@ class Round(NamedTuple):
     """What a round must lead to: writes per side, and how each contest ends."""
 
     expected: Counter[str]
+    possible: Counter[str]
+    """Writes beside them that depend on which side is polled first: Exact has one name where QuickBooks has two, so that a name
+    edited at Exact which loses to one edited at QuickBooks may still be written to the other of the two."""
     contests: list[Contest]
 
 
@@ -69,7 +72,7 @@ async def both_ways(run: Run) -> Figures:
             seen = await writes(bed)
             seen.subtract(before)
             contests += planned.contests
-            echoes += seen - planned.expected
+            echoes += seen - planned.expected - planned.possible
             unsent += planned.expected - seen
             wrong += await ended_otherwise(bed, planned.contests)
             if run.broken and (echoes or unsent or wrong):
@@ -96,7 +99,7 @@ async def edit(bed: Bed, run: Run, pairs: list[Pair], numbers: Iterator[int]) ->
     companies = [pair for pair in pairs if pair.is_company]
     contested = run.chance.sample(companies, CONTESTED)
     others = run.chance.sample([pair for pair in pairs if pair not in contested], 2 * SINGLE + CROSSED)
-    expected: Counter[str] = Counter()
+    expected, possible = Counter[str](), Counter[str]()
     for pair in others[: SINGLE + CROSSED]:
         change = at_quickbooks(run.chance, pair, next(numbers))
         await at(bed, "qbo", pair, change.fields)
@@ -116,9 +119,10 @@ async def edit(bed: Bed, run: Run, pairs: list[Pair], numbers: Iterator[int]) ->
             await asyncio.sleep(APART_S if by_name else 0)
         winner = sides[1] if by_name else "exact"
         expected["exact" if winner == "qbo" else "qbo"] += 1
+        possible["qbo"] += by_name and winner == "qbo"
         value = values[winner] if by_name else f"{values[winner]}@klant.test"
         contests.append(Contest(pair, "name" if by_name else "email", value))
-    return Round(expected, contests)
+    return Round(expected, possible, contests)
 
 
 async def at(bed: Bed, side: str, pair: Pair, fields: dict[str, Any]) -> None:
