@@ -47,16 +47,14 @@ class OwnBooks(BookReader):
         super().__init__(settings, codec)
         self._own = frozenset(connections)
 
-    async def _follow(self) -> None:
-        await super()._follow()
-        for topic, values in self._values.items():
-            place = 1 if topic == topics.STATE else 0
-            for key in [key for key in values if topics.split_key(key.decode())[place] not in self._own]:
-                del values[key]
+    async def _take(self, record: Record) -> None:
+        place = 1 if record.topic == topics.STATE else 0
+        if topics.split_key(record.key.decode())[place] in self._own:
+            await super()._take(record)
 
     def cursors(self) -> list[CursorRecord]:
         """As of the last look."""
-        return [self._codec.decode(topics.CURSORS, value) for value in self._values[topics.CURSORS].values()]
+        return list(self._notes.cursors())
 
 
 class World:
