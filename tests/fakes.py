@@ -66,10 +66,6 @@ class FakeCodec:
     async def learn(self, schema_id: int) -> None:
         return None
 
-    def frame(self, topic: str) -> bytes:
-        """No value begins so: all are decoded."""
-        return b"\x00"
-
 
 class FakePrivacy:
     """Leaves personal data as it is."""
