@@ -50,36 +50,45 @@ def _blocks(step: Callable[[bytes, int], int]) -> Callable[[bytes, int], int]:
 
 def _step_over_texts_by_name(data: bytes, at: int) -> int:
     """A map of texts, written out for speed: most of a record's bytes are one."""
-    while data[at]:
-        count, at = get_integer(data, at)
-        if count < 0:
-            at = step_over_piece(data, at)
-            continue
-        if count > len(data):
-            raise Damaged("more items than bytes")
-        for _ in range(count):
-            if (length := data[at]) < 128 and (other := data[at + 1 + (length >> 1)]) < 128:
-                at += 2 + (length >> 1) + (other >> 1)
-            else:
-                at = step_over_piece(data, step_over_piece(data, at))
+    while count := data[at]:
+        if count & _NOT_SMALL:
+            number, at = get_integer(data, at)
+            if number < 0:
+                at = step_over_piece(data, at)
+                continue
+        else:
+            number, at = count >> 1, at + 1
+        for _ in range(number):
+            length = data[at]
+            at = at + 1 + (length >> 1) if length < 128 else step_over_piece(data, at)
+            length = data[at]
+            at = at + 1 + (length >> 1) if length < 128 else step_over_piece(data, at)
     return at + 1
 
 
+_NOT_SMALL = 0b1000_0001
+"""Of the first byte of a count: it has another byte, or is negative and followed by a size."""
+
+
 def _get_pieces(data: bytes, at: int) -> tuple[list[bytes], int]:
+    """A list of texts, as bytes. One cut off at the end is no list: its terminator is missing, and that is looked for."""
     found = []
-    while data[at]:
-        count, at = get_integer(data, at)
-        if count < 0:
-            count = -count
-            _, at = get_integer(data, at)
-        if count > len(data):
-            raise Damaged("more items than bytes")
-        for _ in range(count):
-            length, at = get_integer(data, at)
-            end = at + length
-            if length < 0 or end > len(data):
-                raise Damaged("a length beyond the end")
-            found.append(data[at:end])
+    while count := data[at]:
+        if count & _NOT_SMALL:
+            number, at = get_integer(data, at)
+            if number < 0:
+                number = -number
+                _, at = get_integer(data, at)
+        else:
+            number, at = count >> 1, at + 1
+        for _ in range(number):
+            length = data[at]
+            if length < 128:
+                end = at + 1 + (length >> 1)
+                found.append(data[at + 1 : end])
+            else:
+                end = step_over_piece(data, at)
+                found.append(data[get_integer(data, at)[1] : end])
             at = end
     return found, at + 1
 

@@ -293,8 +293,11 @@ class LogReader:
             messages = [] if self._failure is not None else self._next(records_max, wait_s)
         except KafkaException as error:
             raise kafka.translate(error, f"reading {self._name}") from error
-        pairs: list[Pair] = []
-        last = None
+        pairs: list[Pair] = [(message.key() or b"", message.value()) for message in messages if message.error() is None]
+        if messages and len(pairs) == len(messages):
+            self._advance(messages[-1], 1)
+            return pairs, self.positions[place]
+        pairs, last = [], None
         for message in messages:
             if (fault := message.error()) is None:
                 pairs.append((message.key() or b"", message.value()))

@@ -31,8 +31,17 @@ class SlotState:
     """The accounts of a slot as of the last `refresh`, and what their owner applied since."""
 
     def __init__(
-        self, settings: BusSettings, codec: Codec, service: str, slot: int, names: Iterable[str], *, clock: Clock | None = None
+        self,
+        settings: BusSettings,
+        codec: Codec,
+        service: str,
+        slot: int,
+        names: Iterable[str],
+        *,
+        is_matched: bool = True,
+        clock: Clock | None = None,
     ) -> None:
+        """`is_matched`: whether `candidates` will be asked; what pollers never ask is not made for them."""
         self.is_tallied = service == COUNTING
         self.accounts = {name: AccountState(name, _Records(self)) for name in names}
         self.names = frozenset(self.accounts)
@@ -43,6 +52,7 @@ class SlotState:
         self._table = StoredTable(settings, codec, service, f"state-{service}-{slot}", self, clock=clock)
         self._turn = asyncio.Lock()
         self._frame = b""
+        self._is_matched = is_matched
         schema = files.load(topics.schema_of(topics.STATE))
         self._pick = {
             b"object": compile_picker(schema, ["object.match_keys"]),
@@ -120,6 +130,8 @@ class SlotState:
             return (), False
         if kind not in _LARGE:
             return (), True
+        if kind == b"object" and not self._is_matched:
+            return (), False
         found = self._found(kind, value)
         if not found:
             return (), False

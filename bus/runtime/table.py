@@ -30,7 +30,7 @@ FETCH_WAIT_MS = 20
 QUEUE_KBYTES = 32 * 1024
 """Read ahead of a stored table while it loads: more makes it no faster, and eight slots may load at once."""
 FORMAT = 1
-"""Of what a store holds: another number throws the stores of before away."""
+"""Of what a store holds and how it is indexed: another number throws the stores of before away."""
 FLUSH_EVERY_S = 600.0
 """What a killed process read in so long, at most, is read again; its store's age counts from there."""
 CONFIRM_EVERY_S = 60.0

@@ -39,7 +39,7 @@ class PollerSlot:
         self._seen = SlotSeen(settings, environment.codec, slot, names)
         self._cursors = PartitionTable(settings, f"cursors-{slot}")
         self._requests = LogReader(settings, f"requests-{slot}")
-        self._view = SlotState(settings, environment.codec, "pollers", slot, names)
+        self._view = SlotState(settings, environment.codec, "pollers", slot, names, is_matched=False)
         """The sink's records, so that a page is judged by what was true after it arrived."""
         self.accounts: dict[str, AccountPoller] = {}
         self._open: list[OpenConnection] = []

@@ -398,9 +398,11 @@ async def test_what_was_closed_meanwhile_is_not_opened_by_what_is_read(topic: To
         return ends
 
     reader.ends = busy
-    for _ in range(2):
+    for left in (2, 0):
         await slot.refresh()
         assert list(state.open_intents()) == [] and list(state.parked()) == []
+        assert (standing := state.standing("f", SOURCES[0])) is not None and standing.standing is Standing.WRITTEN
+        assert state.recent() == left
     await slot.close()
 
 

@@ -281,6 +281,27 @@ async def test_a_copy_that_fails_at_work_is_told_and_made_anew(place: Place, mon
     await table.close()
 
 
+async def test_records_and_the_mark_that_tells_of_them_are_written_together_or_not_at_all(place: Place) -> None:
+    await place.used()
+    table = await place.table()
+    store: Any = table._store_()
+    before, real = store.mark(), store._db
+
+    class Full:
+        def write(self, *_: Any) -> None:
+            raise OSError("No space left on device")
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(real, name)
+
+    store._db = Full()
+    place.log.commit(("a|7", b"x"))
+    with pytest.raises(StoreFailed):
+        await table.refresh()
+    assert store.mark() == before and table.get("a|7") is None
+    await table.close()
+
+
 async def test_a_folder_that_another_owner_holds_is_left_alone(place: Place) -> None:
     await place.used()
     first = await place.table()
