@@ -79,11 +79,14 @@ class Masters:
         if before is not None:  # only what that write brought: the rest may never have come to the target
             brought = {path: end.applied[path] for path in task.echo_fields if path in end.applied}
             end.applied = {**{path: told for path, told in before.applied.items() if path not in task.echo_fields}, **brought}
-        if before is not None and before.standing is Standing.DEAD:
-            end.kept = msgspec.structs.replace(before, applied=dict(end.applied))
         link = self._state.link(task.entity, task.source, task.facet)
         known = self._state.object(task.entity, link.external_id) if link is not None else None
-        end.otherwise = self._otherwise(task, known.field_hashes) if known is not None else None
+        if known is not None:
+            looked, told = (task.echo_fields, before.otherwise) if before is not None else (None, None)
+            end.otherwise = self._otherwise(task, known.field_hashes, looked, told)
+        if before is not None and before.standing is Standing.DEAD:
+            otherwise = dict(end.otherwise if end.otherwise is not None else before.otherwise)
+            end.kept = msgspec.structs.replace(before, applied=dict(end.applied), otherwise=otherwise)
         return end
 
     async def finish(self, task: Task, external_id: str | None) -> None:

@@ -133,6 +133,17 @@ async def test_an_edit_that_was_polled_and_is_not_carried_is_found(pair: Pair) -
     await clean(pair, UP)
 
 
+async def test_an_echo_of_another_field_hides_no_edit(pair: Pair) -> None:
+    source, debtor = await joined(pair)
+    pair.qbo_edit("Customer", source, PrimaryEmailAddr={"Address": "other@vandijk.test"})
+    await pair.run()
+    pair.qbo_edit("Customer", source, PrimaryPhone={"FreeFormNumber": "+31205550001"})
+    await pair.run()
+    assert pair.standing(DOWN, debtor).detail == "echo"
+    finding = one((await reconciled(pair, DOWN)).findings)
+    assert finding.fields == [FieldDifference(path="email", personal=True)]
+
+
 async def test_a_cut_name_that_was_edited_there_is_found(pair: Pair) -> None:
     _, debtor = await joined(pair, LONG)
     pair.exact_edit("customer", debtor, Name="Iets anders")
