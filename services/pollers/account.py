@@ -363,10 +363,19 @@ class AccountPoller:
         return cursor
 
     async def _built(
-        self, count: int, part: Sequence[Joined], asked_at: datetime, snapshot: bool, renewed_at: datetime | None
+        self,
+        count: int,
+        part: Sequence[Joined],
+        asked_at: datetime,
+        snapshot: bool,
+        renewed_at: datetime | None,
+        *,
+        is_list: bool = True,
     ) -> Batch:
         records, wholes = [record for record, _ in part], [whole for _, whole in part]
-        return await self._builder.build(count, records, wholes, asked_at=asked_at, snapshot=snapshot, renewed_at=renewed_at)
+        return await self._builder.build(
+            count, records, wholes, asked_at=asked_at, snapshot=snapshot, renewed_at=renewed_at, is_list=is_list
+        )
 
     def _brake(self, records: int, batches: Sequence[Batch]) -> None:
         """One bad record is its own affair, a page of them is not: an answer that changed would end thousands (law 10)."""
@@ -475,13 +484,17 @@ class AccountPoller:
         cursor: CursorRecord | None = None,
         renewed_at: datetime | None = None,
     ) -> None:
-        """Objects that were asked for one by one, with the cursor given or, where their number changed, that of a stream."""
+        """Objects that were asked for one by one, with the cursor given or, where their number changed, that of a stream.
+
+        They are judged by a state that is read after they were: a write of ours may have gone between.
+        """
+        await self._refresh_state()
         *ahead, last = parts([record for record, _ in found], [whole for _, whole in found])
         for part in ahead:
-            batch = await self._built(len(part), part, asked_at, False, renewed_at)
+            batch = await self._built(len(part), part, asked_at, False, renewed_at, is_list=False)
             await self._commit(batch.outgoing)
             self._builder.committed(batch)
-        batch = await self._built(len(last), last, asked_at, False, renewed_at)
+        batch = await self._built(len(last), last, asked_at, False, renewed_at, is_list=False)
         if cursor is None and self._seen.known_after(batch.seen) == self.cursor(stream := self._stream_of(found)).known:
             await self._commit(batch.outgoing)
             self._builder.committed(batch)

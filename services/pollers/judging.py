@@ -5,7 +5,7 @@ open write of ours might have made it; else it is news, with the fields that are
 """
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 import msgspec
@@ -14,6 +14,9 @@ from bus.core.clock import micros
 from bus.runtime.state import AccountState
 from schemas.canon import Origin
 from schemas.system import LinkedBy, LinkState, ObjectState, SeenRecord
+
+RESTED = timedelta(seconds=60)
+"""A read of one object shows our own write by then."""
 
 
 class Verdict(StrEnum):
@@ -49,16 +52,21 @@ def judge(
     now: datetime,
     *,
     renew: bool = False,
+    version: str | None = None,
+    is_list: bool = True,
 ) -> Judgement:
     """Judges a version against what is known, by a state read to an end offset taken after the page arrived.
 
-    `renew`: somebody asked for the object again; then it is news even if nothing changed.
+    `renew`: somebody asked for the object again; then it is news even if nothing changed. `version` is the vendor's, of what was
+    served: a row that a write of ours has outrun would make its old values news. It is read anew by itself (`is_list` False).
     """
     if is_held(state, seen, entity, source_id):
         return Judgement(verdict=Verdict.HELD)
     if seen is not None and not seen.deleted and seen.content_hash == content_hash and not renew:
         return Judgement(verdict=Verdict.UNCHANGED)
     known = state.object(entity, source_id)
+    if known is not None and _is_outrun(known, version, now, is_list=is_list):
+        return Judgement(verdict=Verdict.HELD)
     write = known if known is not None and _is_fresh(known, seen) else None
     is_echo = write is not None and write.content_hash == content_hash
     ours = _own_fields(write, seen, fields) if write is not None else ()
@@ -92,6 +100,21 @@ def is_held(state: AccountState, seen: SeenRecord | None, entity: str, source_id
         elif (not is_known and not linked) or any(step.external_id == source_id for step in intent.steps):
             return True
     return False
+
+
+def _is_outrun(known: ObjectState, version: str | None, now: datetime, *, is_list: bool) -> bool:
+    """Whether what was served is older than our own last write, by versions that count up.
+
+    What was read by itself long after the write is what there is: the vendor counts from the beginning again.
+    """
+    if not known.by_bus or known.written_at is None or not is_older(version, known.version):
+        return False
+    return is_list or now - known.written_at < RESTED
+
+
+def is_older(version: str | None, than: str | None) -> bool:
+    """Whether a vendor's version is below another; only whole numbers can be compared ("10" is not below "9")."""
+    return bool(version and than) and version.isdigit() and than.isdigit() and int(version) < int(than)  # type: ignore[union-attr]
 
 
 def _is_fresh(known: ObjectState, seen: SeenRecord | None) -> bool:

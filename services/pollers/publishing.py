@@ -27,7 +27,7 @@ from schemas import canon, files
 from schemas.canon import EventMeta, Operation
 from schemas.picker import compile_picker
 from schemas.system import Cause, Command, CommandKind, DeadLetter, ObjectRef, ObjectState, SeenRecord
-from services.pollers.judging import Judgement, Verdict, is_held, judge, next_seq
+from services.pollers.judging import Judgement, Verdict, is_held, is_older, judge, next_seq
 from services.pollers.loops import Loops
 from services.pollers.pictures import Published
 
@@ -300,15 +300,17 @@ class PageBuilder:
         asked_at: datetime,
         snapshot: bool = False,
         renewed_at: datetime | None = None,
+        is_list: bool = True,
     ) -> Batch:
         """Maps, hashes, judges, seals and encodes; the state must be fresh (read after the page arrived).
 
-        With `renewed_at` an object whose last version is older than that is published even if nothing changed.
+        With `renewed_at` an object whose last version is older than that is published even if nothing changed. `is_list`: rows of
+        a list, which may be older than what the vendor holds.
         """
         batch = Batch(counts=Counts(read=served, unchanged=served - len(records)))
         for record, whole in zip(records, completed, strict=True):
             try:
-                await self._one(batch, record, whole, asked_at, snapshot, renewed_at)
+                await self._one(batch, record, whole, asked_at, snapshot, renewed_at, is_list=is_list)
             except RecordError as error:
                 self._dead(batch, record, error)
         batch.outgoing[:0] = self._privacy.records(list({key.key_id: key for key in batch.keys}.values()), self._codec)
@@ -331,6 +333,8 @@ class PageBuilder:
         asked_at: datetime,
         snapshot: bool,
         renewed_at: datetime | None,
+        *,
+        is_list: bool,
     ) -> None:
         if isinstance(whole, RecordError):
             raise whole
@@ -344,7 +348,10 @@ class PageBuilder:
         content = self._hasher.content(entity)
         fields = self._hasher.fields(entity) if record.entity not in topics.DOCUMENTS else {}
         renew = renewed_at is not None and seen is not None and seen.seq < micros(renewed_at)
-        verdict = judge(self._state, seen, record.entity, record.id, content, fields, self._clock.now(), renew=renew)
+        now, entity_name, version = self._clock.now(), record.entity, whole.version
+        verdict = judge(
+            self._state, seen, entity_name, record.id, content, fields, now, renew=renew, version=version, is_list=is_list
+        )
         known = SeenRecord(
             connection=self._connection,
             entity=record.entity,
@@ -588,8 +595,4 @@ def cloud_event_headers(meta: EventMeta) -> Mapping[str, str]:
 
 def is_stale(record: RawRecord, seen: SeenRecord | None) -> bool:
     """Whether a list served an older row than the one known: the object itself must be asked."""
-    if seen is None or not record.version or not seen.source_version:
-        return False
-    if not (record.version.isdigit() and seen.source_version.isdigit()):
-        return False
-    return int(record.version) < int(seen.source_version)
+    return seen is not None and is_older(record.version, seen.source_version)
