@@ -262,6 +262,8 @@ class AccountSink:
             self._waiting.remember(before)  # as it stands already
             return
         before = self.state.standing(command.flow, command.source)  # the end of an older write may have changed it
+        if end.applied is None:
+            end.applied = self._carrier.brought(command, message.raw)
         await self._settle(command, message, before, end)
         if end.standing is Standing.WAITING and self._waiting.news != news and any(map(self._waiting.is_there, end.missing)):
             self._retry(command.flow, command.source)  # what it waits for came while it was being parked

@@ -4,8 +4,10 @@ The caller holds the lock of (target entity, source object). Order of questions:
 in conflict or retired? then documents and master data go their own ways.
 """
 
+import contextlib
+
 from bus.core import topics
-from bus.core.errors import RecordError, WriteRejected
+from bus.core.errors import BusError, RecordError, WriteRejected
 from bus.runtime.deadletters import DEAD_HINT
 from schemas.system import Action, Cause, Command, IntentRecord, IntentState, LinkRecord, LinkState, Outcome, Standing
 from services.sinks.beginnings import Beginnings
@@ -59,6 +61,20 @@ class Carrier:
         if task.entity in topics.DOCUMENTS:
             return await self._documents.settle(task, link)
         return await self._masters.settle(task, link)
+
+    def brought(self, command: Command, raw: bytes) -> dict[str, str] | None:
+        """What counts as settled although a command only waits: what our own write brought to the source. A newer version that
+        takes its place does not name it again, and would take it for something to be sent. None: nothing changes."""
+        assert command.flow and command.source
+        if command.target_entity in topics.DOCUMENTS:
+            return None
+        with contextlib.suppress(BusError):  # what cannot be opened now waits with its command
+            task = open_task(self._target, command, raw)
+            if task.echo_fields and task.document is not None:
+                before = self._state.standing(command.flow, command.source)
+                told = self._target.hasher.fields(task.document)
+                return {**(before.applied if before else {}), **{path: told[path] for path in task.echo_fields if path in told}}
+        return None
 
     def settled_before(self, command: Command) -> Settlement | None:
         """How a later version of a document that was written ends: no call is needed for it, so no brake concerns it."""

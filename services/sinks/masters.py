@@ -127,7 +127,7 @@ class Masters:
             applied = msgspec.structs.replace(before, applied=dict(end.applied), otherwise=otherwise)
             key = standing_key(self._state.connection, task.command.flow, task.source)
             changes.append((key, StateRecord(connection=self._state.connection, standing=applied)))
-        await self._target.ledger.commit(Entry(state=self._state, changes=changes))
+        await self._target.ledger.commit(Entry(state=self._state, changes=changes, outgoing=end.outgoing))
 
     # --- link or create ----------------------------------------------------------------------------------------------------
 
@@ -189,18 +189,22 @@ class Masters:
             return await self._create_and_link(task)
 
     async def _create_and_link(self, task: Task) -> Settlement:
-        """The link is durable before the command settles: whatever fails later, nothing is created again."""
+        """Makes it. Its link becomes true with its standing: an owner that knew the one without the other would take what people
+        edited since for something that the source never said, and write over it."""
         done = await self._maker.write(self._maker.create(task, self._categories(task)), task.raw)
         made = self._maker.made(task.entity, task.source, task.facet, task.currency, done)
-        await self._maker.commit(made)
         if made.gone:
-            return gone(done.external_id)
+            end = gone(done.external_id)
+            end.changes = made.changes
+            return end
         assert task.document is not None
         return Settlement(
             standing=Standing.WRITTEN,
             outcome=Outcome.CREATED,
             external_id=done.external_id,
             number=done.result.number,
+            changes=made.changes,
+            outgoing=made.outgoing,
             applied=self._hasher.fields(task.document),
             otherwise=self._otherwise(task, self._answered(done)),
         )
