@@ -26,6 +26,8 @@ class ServiceProcess:
         """`arranged` are options of the launcher: `boot_later`, `die_at`, `freeze_at` and so on."""
         self.service = service
         self.log = log
+        self.is_doomed = any(name.startswith("die_") for name in arranged)
+        """Whether a signal may end it: it was killed, or is arranged to die."""
         options = [word for name, value in arranged.items() for word in (f"--{name.replace('_', '-')}", str(value))]
         launcher = ["tests.e2e.launcher"] if options else []
         read_end, self._guard = os.pipe()  # the service drains itself when this end closes, however the tests end
@@ -86,6 +88,7 @@ class ServiceProcess:
 
     def kill(self) -> None:
         """kill -9: nothing is drained, no group is left."""
+        self.is_doomed = True
         self._process.kill()
         self._process.wait()
 
@@ -104,6 +107,7 @@ class ServiceProcess:
 
     def end(self) -> None:
         """SIGTERM; the wait is `gone`."""
+        self.is_doomed = True
         with contextlib.suppress(ProcessLookupError):
             self._process.send_signal(signal.SIGCONT)
             self._process.terminate()

@@ -106,7 +106,8 @@ class Bed(World):
 
     def _fail_if_ended(self) -> None:
         for process in self.processes:
-            assert process.code is None or process.code <= 0, f"{process.service} ended by itself: see {process.log}"
+            ended_well = process.code is None or (process.is_doomed and process.code <= 0)
+            assert ended_well, f"{process.service} ended by itself with {process.code}: see {process.log}"
 
     async def restart(self, service: str, *, instance: int = 0, **arranged: Any) -> ServiceProcess:
         """SIGTERM, a wait for the end, and a successor."""

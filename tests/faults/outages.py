@@ -58,6 +58,7 @@ async def crosses(bed: Bed, load: Customers, seconds: float = 180) -> float:
     number = await load.make_one()
 
     async def there() -> bool:
+        bed._fail_if_ended()
         return number in await named(bed.exact)
 
     try:
