@@ -1,19 +1,34 @@
 """The world of a scenario: that of the end-to-end tests, with what hurting it needs."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
+from bus.core import topics
+from bus.core.clock import SystemClock
+from bus.core.configuration import load
 from bus.core.errors import TransientError
+from bus.core.topics import slot_of
 from bus.runtime.books import Books
+from bus.runtime.codec import Codec
+from bus.runtime.provisioning import ensure_topics
+from bus.runtime.publication import apply
+from bus.runtime.registry import RegistryClient
+from bus.runtime.validation import validate
+from bus.runtime.validation.installed import installed_systems, secret_check
+from services.demonstration.stage import SimulatorProcess, turned, write_configuration, write_secrets
 from tests.clusters import RunningCluster
 from tests.e2e.processes import ServiceProcess
 from tests.e2e.waiting import until
-from tests.e2e.world import SERVICES, World
+from tests.e2e.world import SERVICES, START_BEFORE_DAYS, OwnBooks, World
 from tests.faults.proxy import Proxy
+from tests.faults.simulator import Arranged
 
+TARGETS = 4
+POLL_S = 5
 BOOKS_TRIES_MAX = 5
 
 
@@ -95,8 +110,6 @@ class Bed(World):
 
     def slots(self) -> list[int]:
         """Slots of the two connections."""
-        from bus.core.topics import slot_of
-
         return [slot_of(name, self.settings.slots) for name in self.connections]
 
     async def ready(self, *services: str, seconds: float = 90) -> None:
@@ -124,6 +137,82 @@ class Bed(World):
             except TransientError:
                 await asyncio.sleep(1)
         return await super().books()
+
+
+class ManyAccounts(Bed):
+    """One Exact account as source, and four QuickBooks accounts, each in a slot of its own, as targets."""
+
+    target_names: list[str]
+    targets: list[SimulatorProcess]
+
+    async def open(self, flows: Sequence[str], *, real_limits: bool = False, **_: Any) -> None:  # type: ignore[override]
+        """As the world does; every flow goes to each target."""
+        self.target_names = names_in_slots(self.qbo_name, TARGETS, self.settings.slots)
+        self.connections = (self.exact_name, *self.target_names)  # type: ignore[assignment]
+        self.exact = await SimulatorProcess.start(
+            "exact_online", orders=0, seed=7, real_limits=False, log=self.folder / "exact.log"
+        )
+        self.targets = [
+            await Arranged.launch(
+                "quickbooks", log=self.folder / f"{name}.log", realm=str(9000 + number), real_limits=real_limits
+            )
+            for number, name in enumerate(self.target_names)
+        ]
+        self.qbo = self.targets[0]
+        self._registry = RegistryClient.of(self.settings)
+        await self._registry.register_all()
+        await ensure_topics(self.settings, topics.fixed_topics(self.settings.slots, self.settings.partitions))
+        self.codec = Codec(self._registry)
+        await self.codec.open()
+        self._books = OwnBooks(self.settings, self.codec, self.connections)
+        infos = {self.exact_name: self.exact.info} | {n: t.info for n, t in zip(self.target_names, self.targets, strict=True)}
+        await self._apply(self._to_each(flows), infos, POLL_S)
+
+    async def _apply(self, documents: list[dict[str, Any]], infos: Mapping[str, Mapping[str, Any]], poll_s: int) -> None:
+        """As the world does, but the targets keep the limits of their manifest."""
+        assert self.settings.secrets_dir is not None
+        write_secrets(self.settings.secrets_dir, documents, infos)
+        found = turned(documents, infos, date.today() - timedelta(days=START_BEFORE_DAYS), poll_s, real_limits=False)
+        for document in found:
+            if document.get("name") in self.target_names:
+                document.pop("quotas", None)
+        path = write_configuration(self.folder / "configuration", found)
+        report = validate(load(path), installed_systems(), secret_check(self.settings))
+        assert not report.problems, "\n".join(map(str, report.problems))
+        self.configuration = report.configuration
+        applied = await apply(self.settings, self.codec, report.configuration, SystemClock(), allow_remove=True)
+        self.version = applied.version
+
+    def _to_each(self, flows: Sequence[str]) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = []
+        for document in self._documents(flows, {}):
+            if document.get("name") == self.qbo_name:
+                found += [{**document, "name": name, "secret": name} for name in self.target_names]
+            elif document["kind"] == "Flow":
+                found += [
+                    {**document, "name": f"{document['name']}-{number}", "to": {**document["to"], "connection": name}}
+                    for number, name in enumerate(self.target_names)
+                ]
+            else:
+                found.append(document)
+        return found
+
+    async def close(self) -> None:
+        """Ends the further targets too."""
+        await super().close()
+        for target in getattr(self, "targets", [])[1:]:
+            await target.stop()
+
+
+def names_in_slots(stem: str, count: int, slots: int) -> list[str]:
+    """Names whose slots differ, so that each may have a process of its own."""
+    found: dict[int, str] = {}
+    for number in range(1_000):
+        name = f"{stem}-{number}"
+        found.setdefault(slot_of(name, slots), name)
+        if len(found) == count:
+            return list(found.values())
+    raise AssertionError("there are fewer slots than names")
 
 
 def _through(url: str, proxy: Proxy) -> str:

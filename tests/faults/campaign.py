@@ -81,13 +81,15 @@ class Run:
         return long if self.is_long else usual
 
     @contextlib.asynccontextmanager
-    async def bed(self, *, bootstrap: str = "", call_timeout_s: float = 5.0, settle_s: int = 3) -> AsyncIterator[Bed]:
+    async def bed(
+        self, *, kind: type[Bed] = Bed, bootstrap: str = "", call_timeout_s: float = 5.0, settle_s: int = 3
+    ) -> AsyncIterator[Bed]:
         """A world of the scenario's own; it is ended whatever happens."""
         self._beds += 1
         name = f"f{self.number}{chr(96 + self._beds)}{self.seed % 10_000}" + (f"x{self.broken[:4]}" if self.broken else "")
         folder = self.folder / re.sub(r"\W", "-", f"{self.number}-{self._beds}-{self.broken}")
         folder.mkdir(parents=True)
-        bed = Bed(
+        bed = kind(
             self.cluster, folder, name, bootstrap=bootstrap, call_timeout_s=call_timeout_s, settle_s=settle_s, broken=self.broken
         )
         try:

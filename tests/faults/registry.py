@@ -1,6 +1,6 @@
 """The table of the campaign."""
 
-from tests.faults import bothways, changes, edges, killing, outages, poison, zombies
+from tests.faults import bothways, changes, edges, killing, ordering, outages, poison, vendors, zombies
 from tests.faults.campaign import Scenario
 
 SCENARIOS = (
@@ -14,6 +14,16 @@ SCENARIOS = (
         outages.broker_away,
     ),
     Scenario(5, "network cut; half-open connections", "recovery time; detection time", outages.network_cut),
+    Scenario(
+        6,
+        "500 and 502 in bursts on 30 % of calls, 429 with and without Retry-After",
+        "calls above budget 0 after the first",
+        vendors.failing_vendor,
+    ),
+    Scenario(7, "the vendor commits, then silence until the caller gives up", "second creates 0", vendors.silent_vendor),
+    Scenario(8, "the last 5,000 commands delivered again", "writes caused 0", ordering.delivered_again),
+    Scenario(9, "versions of each object in an order of chance", "stale overwrites 0", ordering.swapped),
+    Scenario(10, "one slow object, 5 s per call", "p99 of the others", ordering.slow_object),
     Scenario(
         11,
         "records that cannot be carried out: one in many, then every one",
