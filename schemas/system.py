@@ -397,6 +397,7 @@ class IntentRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     opened_at: datetime
     searches_empty: int = 0
     searched_at: datetime | None = None
+    fields: list[str] = []
 
 
 class Standing(StrEnum):

@@ -281,7 +281,8 @@ class Masters:
         if known is None or known.deleted:
             return self._maker.retired(task, link, applied=now_hashes)
         held = self._hasher.fields(self._connector.to_canonical(known))
-        left = self._collide(task, end, edited, held, before, known)
+        begun = self._begun(task)
+        left = self._collide(task, end, edited - begun, held, before, known)
         wanted |= {path for path in now_hashes if task.policy.owner_of(path) == "source" and has_place(path, task.facts)}
         fields = frozenset(path for path in wanted if now_hashes.get(path) != held.get(path)) - left
         if not fields:
@@ -296,12 +297,19 @@ class Masters:
             known=known,
         )
         done = await self._maker.write(write, task.raw)
-        end.changes = [done.closing, *self._maker.object_changes(task.entity, task.source, done, fields, held)]
+        end.changes = [done.closing, *self._maker.object_changes(task.entity, task.source, done, fields, None if begun else held)]
         end.otherwise = self._otherwise(task, self._answered(done), wanted | told_together(fields), otherwise)
         if not done.result.replayed:  # else there was nothing of it that the vendor can be told
             end.standing, end.outcome = Standing.WRITTEN, Outcome.UPDATED
             end.detail = "; ".join(filter(None, (f"fields: {', '.join(sorted(fields))}", end.detail)))
         return end
+
+    def _begun(self, task: Task) -> frozenset[str]:
+        """What an update of this very command sent and nobody heard of: if the target holds something else there, it is what its
+        vendor made of it, and no person's edit."""
+        intent = self._state.intent(task.entity, task.source, task.facet)
+        is_own = intent is not None and intent.state is IntentState.OPEN and intent.command == task.raw
+        return frozenset(intent.fields) if intent is not None and is_own else frozenset()
 
     def _collide(
         self,

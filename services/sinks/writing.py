@@ -262,6 +262,7 @@ class Writer:
             deadline_boot_ms=0,
             boot_id="",
             opened_at=self._clock.now(),
+            fields=sorted(write.fields or ()),
         )
 
     def _change(self, intent: IntentRecord) -> Change:
@@ -272,7 +273,7 @@ class Writer:
 def _continued(before: IntentRecord, planned: IntentRecord, write: Write) -> IntentRecord:
     """The open intent, if it is of this plan. A create planned anew, because a picture is found or gone, keeps what is done."""
     if [step.name for step in before.steps] == [step.name for step in planned.steps]:
-        return before
+        return msgspec.structs.replace(before, fields=sorted({*before.fields, *planned.fields}))
     if write.action != "create":
         return planned
     begun = {step.name: step for step in before.steps}

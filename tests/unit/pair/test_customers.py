@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from bus.core import topics
 from bus.simulation.faults import Fault
 from connectors.exact_online.mapping.values import search_mark
 from schemas.system import Cause, LinkState, ObjectRef, Outcome, Standing
@@ -188,6 +189,19 @@ async def test_a_name_edited_at_both_ends_is_not_taken_for_ours_when_only_its_si
     await pair.run()
     names = {row["id"]: row["name"] for row in pair.exact.books("customers")}
     assert names[exact_id] == "Edited Last B.V."
+
+
+async def test_what_the_vendor_made_of_an_unheard_update_is_no_persons_edit(pair: Pair) -> None:
+    """Exact cuts the name and the answer is lost: on the next attempt the cut name is neither a conflict nor sent back."""
+    qbo_id, exact_id = await joined(pair)
+    written = len(pair.qbo.writes())
+    pair.qbo_edit("Customer", qbo_id, CompanyName=LONG)
+    pair.exact.simulator.faults.add(Fault("lost_reply", method="PUT"))
+    await pair.run()
+    results = [pair.codec.decode("", record.value) for record in pair.log.topic(topics.RESULTS)]
+    assert [result.conflicts for result in results if result.conflicts] == []
+    assert {row["id"]: row["name"] for row in pair.exact.books("customers")}[exact_id] == LONG[:50].rstrip()
+    assert len(pair.qbo.writes()) == written
 
 
 async def test_an_order_never_updates_its_customer(pair: Pair) -> None:
