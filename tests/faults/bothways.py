@@ -44,9 +44,9 @@ class Round(NamedTuple):
 
     expected: Counter[str]
     possible: Counter[str]
-    """Writes beside them that may be. Exact has one name where QuickBooks has two: a name edited at Exact that loses to one edited
-    at QuickBooks is still written to the other of the two if Exact is polled first. Exact cuts long names: nobody can see there
-    whether an update that was not heard of has happened, so it is repeated."""
+    """Writes beside them that may be. Exact has one name where QuickBooks has two: a name edited at Exact that loses to one
+    edited at QuickBooks is still written to the other of the two if Exact is polled first. Exact cuts long names: nobody can see
+    there whether an update that was not heard of has happened, so it is repeated."""
     contests: list[Contest]
 
 
