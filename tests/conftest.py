@@ -19,7 +19,7 @@ from bus.embedded import Cluster, DownloadError
 from tests.clusters import SERVER_TUNING, RunningCluster, start_cluster
 
 HERE = Path(__file__).parent
-QUICK = ("architecture", "unit", "contract", "connectors", "golden")
+QUICK = ("architecture", "unit", "contract", "connectors", "golden", "histories")
 LAYERS = (*QUICK, "integration", "e2e", "faults")
 GOLDEN_VARIABLE = "BUS_TEST_GOLDEN"
 CLUSTER_KIND = pytest.StashKey[str]()
