@@ -9,7 +9,7 @@ INSTALLED := $(VENV)/.installed
 PYTHONS := python3 python3.13 python3.12 python3.11
 # The first of them that is 3.11, 3.12 or 3.13; `make PYTHON=…` chooses another.
 PYTHON ?= $(firstword $(foreach python,$(PYTHONS),$(shell $(python) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' >/dev/null 2>&1 && echo $(python))))
-QUICK := $(wildcard tests/architecture tests/unit tests/contract tests/connectors tests/golden)
+QUICK := $(wildcard tests/architecture tests/unit tests/contract tests/connectors tests/golden tests/histories)
 
 .PHONY: help
 help: ## Show this list
@@ -28,7 +28,7 @@ venv: $(INSTALLED) ## Make .venv from the hashed lock
 
 .PHONY: check
 check: format-check lint types ## Format, lint, types, laws, unit and contract tests: no broker, no network
-	$(BIN)/pytest $(QUICK)
+	$(BIN)/pytest -m "not broker" $(QUICK)
 
 .PHONY: test
 test: format-check lint types ## Everything `make check` does, then the tests on a real Kafka and registry

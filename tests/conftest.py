@@ -1,6 +1,7 @@
 """What all layers share: the cluster, the wall around sockets, golden files, and a summary that hides no layer.
 
-Layers are the folders beside this file. Those in QUICK need no broker and may open no socket (`make check`).
+Layers are the folders beside this file. Those in QUICK need no broker and may open no socket (`make check`), but for tests marked
+`broker`, which `make check` leaves out.
 """
 
 import difflib
@@ -89,11 +90,11 @@ def _is_loopback(address: Any) -> bool:
 
 @pytest.fixture(autouse=True)
 def blocked_sockets(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Below integration nothing connects; with the marker `loopback`, only to this machine.
+    """Below integration nothing connects but what is marked `broker`; with the marker `loopback`, only to this machine.
 
     Listening on this machine is free, it reaches nobody. librdkafka opens its sockets outside Python and is not seen.
     """
-    if layer_of(request.path) not in QUICK:
+    if layer_of(request.path) not in QUICK or request.node.get_closest_marker("broker") is not None:
         return
     may_loop = request.node.get_closest_marker("loopback") is not None
 
