@@ -19,6 +19,8 @@ from services.grants.keeper import Keeper
 from tests.integration.test_grants import World as Slots
 from tests.unit.grants.test_keeper import World
 
+PATIENCE_S = 60.0
+
 
 async def test_a_token_refresh_frozen_before_its_post() -> None:
     """An owner was frozen after its intent and before its POST; it woke when its successor had used the single-use token up, was
@@ -104,7 +106,8 @@ async def test_a_token_refresh_frozen_before_its_post_on_a_broker(slots: Slots) 
     token = await slots.token()
     woken.set()
     with pytest.RaisesGroup(Fenced):
-        await older
+        async with asyncio.timeout(PATIENCE_S):
+            await older
     assert vendor.refreshed_with == ["refresh-0", "refresh-0"]
     assert await slots.states() == [("REFRESHING", 0), ("ACTIVE", 1)]
     assert (await slots.token()).access_token == token.access_token
