@@ -11,6 +11,7 @@ import re
 import unicodedata
 import uuid
 from collections.abc import Iterable, Iterator
+from decimal import Decimal
 from functools import lru_cache
 from typing import Any, TypeAlias
 
@@ -35,6 +36,9 @@ Entity: TypeAlias = canon.Customer | canon.Product | canon.ProductCategory | can
 _DASHES = dict.fromkeys([*range(0x2010, 0x2016), 0x2212], "-")
 _DERIVED = frozenset({"subject", "email_index"})
 _ENCODER = msgspec.json.Encoder(order="sorted", decimal_format="string")
+_NUMBERS = msgspec.json.Encoder(order="sorted", decimal_format="number")
+_TEXT_OR_FRACTION = re.compile(rb'"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d+(?:E[+-]?\d+)?|E[+-]?\d+)')
+"""A JSON text, which stays as it is, or a number with a fraction or exponent."""
 
 
 class Hasher:
@@ -55,7 +59,23 @@ class Hasher:
 
     def fields(self, entity: msgspec.Struct) -> dict[str, str]:
         """Hash per field path (see `field_values`), 8 bytes each: enough to tell equal from changed."""
-        return {path: self.hex(_ENCODER.encode(value), 8) for path, value in field_values(entity)}
+        return {path: self.hex(_plain(value), 8) for path, value in field_values(entity)}
+
+
+def _plain(value: Any) -> bytes:
+    """Equal bytes for equal values: 79.95 is 79.95000000, which is what the log makes of it."""
+    if type(value) is str:
+        return _ENCODER.encode(value)
+    return _TEXT_OR_FRACTION.sub(_shortest, _NUMBERS.encode(value))
+
+
+def _shortest(found: "re.Match[bytes]") -> bytes:
+    text = found[0]
+    if text.startswith(b'"'):
+        return text
+    if b"E" in text:
+        text = f"{Decimal(text.decode()):f}".encode()
+    return text.rstrip(b"0").rstrip(b".") if b"." in text else text
 
 
 def field_values(entity: msgspec.Struct) -> Iterator[tuple[str, Any]]:

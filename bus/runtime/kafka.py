@@ -125,7 +125,7 @@ def translate(error: KafkaError | KafkaException | BaseException, doing: str) ->
     if code in REFUSED:
         return SettingsError(f"{text}: check BUS_KAFKA_* and the user's rights")
     if code in FATAL and "group.instance.id" in inner.str():  # librdkafka wraps FENCED_INSTANCE_ID
-        return SettingsError(f"{text}: another process of this service runs under the same BUS_INSTANCE: give each its own")
+        return KafkaFault(f"{text}: another process of this service has the same BUS_INSTANCE, or this one was away too long")
     if code in TOO_LARGE:
         return RecordError(text, cause=Cause.TOO_LARGE, hint="raise the topic's max.message.bytes, or send less")
     if code in LOST:

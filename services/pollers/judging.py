@@ -114,7 +114,7 @@ def _is_outrun(known: ObjectState, version: str | None, now: datetime, *, is_lis
 
 def is_older(version: str | None, than: str | None) -> bool:
     """Whether a vendor's version is below another; only whole numbers can be compared ("10" is not below "9")."""
-    return bool(version and than) and version.isdigit() and than.isdigit() and int(version) < int(than)  # type: ignore[union-attr]
+    return version is not None and than is not None and version.isdigit() and than.isdigit() and int(version) < int(than)
 
 
 def _is_fresh(known: ObjectState, seen: SeenRecord | None) -> bool:

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from bus.core.errors import SettingsError
 from bus.core.topics import SLOTS, TopicShape
+from bus.runtime.kafka import KafkaFault
 from bus.runtime.provisioning import ensure_topics
 from bus.runtime.settings import BusSettings
 from bus.runtime.slots import SlotOwnership
@@ -88,7 +88,7 @@ async def test_a_successor_of_the_same_name_gets_the_slots_at_once_and_its_twin_
     await successor.slots.start()
     await successor.owns(8)
     print(f"after {asyncio.get_running_loop().time() - begun:.1f} s")
-    with pytest.raises(SettingsError, match="same BUS_INSTANCE"):
+    with pytest.raises(KafkaFault, match="same BUS_INSTANCE"):
         async with asyncio.timeout(30):
             await dead.slots.failure()
     assert successor.held() == set(range(8))

@@ -1,6 +1,7 @@
 """Identity: what counts as the same."""
 
 import unicodedata
+from decimal import Decimal
 
 import pytest
 from hypothesis import given
@@ -87,3 +88,22 @@ def test_a_name_moves_its_parts_and_nothing_else() -> None:
     assert "email" not in told_together({"full_name"})
     assert "country_code" in told_together({"address.BILLING"})
     assert told_together({"payment_term"}) == {"payment_term"}
+
+
+@pytest.mark.parametrize("form", ["79.95", "79.9500", "79.95000000", "7995E-2"])
+def test_a_price_is_the_same_however_many_zeros_it_bears(form: str) -> None:
+    def product(net: str, sku: str = "1.10") -> canon.Product:
+        price = canon.ProductPrice(currency="EUR", value=Decimal(net), price_list="4.50 per m")
+        return canon.Product(sku=sku, prices=[price])
+
+    hasher = Hasher(b"tenant")
+    assert hasher.fields(product(form)) == hasher.fields(product("79.95"))
+    assert hasher.fields(product(form))["prices"] != hasher.fields(product("79.96"))["prices"]
+    assert hasher.fields(product(form))["sku"] != hasher.fields(product(form, sku="1.1"))["sku"], "a text is no number"
+
+
+def test_zero_has_many_forms_and_a_text_in_a_list_none() -> None:
+    hasher = Hasher(b"tenant")
+    assert hasher.fields(canon.Product(weight_g=Decimal("0E-8"))) == hasher.fields(canon.Product(weight_g=Decimal("0.0")))
+    one, other = (canon.Product(attributes={"length": text}) for text in ('5.10"', '5.1"'))
+    assert hasher.fields(one) != hasher.fields(other)
