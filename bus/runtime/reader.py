@@ -168,9 +168,13 @@ class LogReader:
                     self._admin = None
                 raise kafka.translate(error, f"asking the offsets of {topic}") from error
 
+        return await self._patiently(ask) if partitions else {}
+
+    async def _patiently(self, ask: Callable[[], T]) -> T:
+        """Asks until there is a leader to answer, for a moment."""
         for _ in range(ASK_TRIES_MAX - 1):
             with contextlib.suppress(Unavailable):
-                return await self._run(ask) if partitions else {}
+                return await self._run(ask)
             await asyncio.sleep(ASK_AGAIN_S)
         return await self._run(ask)
 
@@ -236,7 +240,7 @@ class LogReader:
             except KafkaException as error:
                 raise kafka.translate(error, f"describing {topic}") from error
 
-        return await self._run(ask)
+        return await self._patiently(ask)
 
     async def close(self) -> None:
         """Ends the consumer and its thread. Closing twice is harmless."""

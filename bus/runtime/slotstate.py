@@ -42,7 +42,7 @@ class SlotState:
         clock: Clock | None = None,
     ) -> None:
         """`is_matched`: whether `candidates` will be asked; what pollers never ask is not made for them."""
-        self.is_tallied = service == COUNTING
+        self.tallied, self.is_tallied = b"standing|", service == COUNTING
         self.accounts = {name: AccountState(name, _Records(self)) for name in names}
         self.names = frozenset(self.accounts)
         self._own = frozenset(topics.key(name).encode() for name in self.names)

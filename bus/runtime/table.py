@@ -113,6 +113,8 @@ class Index(Protocol):
     names: frozenset[str]
     """Connections whose records are indexed; those of others are stored as they are."""
 
+    tallied: bytes
+    """What the keys of all counted records begin with: others are not looked at."""
     is_tallied: bool
     """Whether records are counted."""
 
@@ -229,7 +231,7 @@ class StoredTable:
         store = self._store_()
         store.settle()
         if self._index.is_tallied and self._mark_().tallies is None:
-            names = (self._index.tally(key[1:], value) for key, value in store.scan(RECORD))
+            names = (self._index.tally(key[1:], value) for key, value in store.scan(RECORD + self._index.tallied))
             self._mark = msgspec.structs.replace(self._mark_(), tallies=dict(Counter(name for name in names if name)))
             store.write(batch(), self._mark)
 
@@ -371,6 +373,8 @@ class StoredTable:
         counts: Counter[str] = Counter()
         newest: dict[bytes, bytes | None] = {}
         for key, value in pairs:
+            if not key.startswith(self._index.tallied):
+                continue
             before = newest[key] if key in newest else None if are_new else store.get(RECORD + key)
             newest[key] = value
             if before is not None and (name := tally(key, before)):

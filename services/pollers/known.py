@@ -17,7 +17,7 @@ from services.pollers.publishing import PICK_KNOWN, Seen
 class SlotSeen:
     """The accounts of a slot as of the last `refresh`, and what was committed since."""
 
-    is_tallied = True
+    tallied, is_tallied = b"", True
 
     def __init__(
         self, settings: BusSettings, codec: Codec, slot: int, names: Iterable[str], *, clock: Clock | None = None

@@ -33,7 +33,7 @@ class Letters:
         self.kept: dict[bytes, bytes] = {}
         self.looked_at = 0
 
-    is_tallied = True
+    tallied, is_tallied = b"", True
 
     def tally(self, key: bytes, value: bytes) -> str | None:
         return value[:1].decode() if key.partition(b"|")[0].decode() in self.names else None
