@@ -17,6 +17,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=1_000)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--broken", default="", help="the name of a broken build, see tests/simulation/broken.py")
+    parser.add_argument("--of", default="", help="broken: only those of one machine")
     parser.add_argument("--stop", type=int, default=5, help="after so many failures")
     given = parser.parse_args()
     if os.environ.get("PYTHONHASHSEED") != "0":
@@ -29,7 +30,7 @@ def main() -> int:
         print(failure or "well")
         return 1 if failure else 0
     if given.machine == "broken":
-        names = [given.broken] if given.broken else list(BUILDS)
+        names = [name for name, build in BUILDS.items() if given.broken in ("", name) and given.of in ("", build.machine)]
         return play_broken(names, range(given.first, given.first + given.seeds))
     return play_all(given.machine, range(given.first, given.first + given.seeds), given.broken, stop=given.stop)
 

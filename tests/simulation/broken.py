@@ -22,11 +22,14 @@ from services.pollers.account import AccountPoller
 from services.pollers.judging import Judgement, Verdict, next_seq
 from services.pollers.slot import PollerSlot
 from services.sinks.beginnings import Beginnings
+from services.sinks.carrying import Carrier
 from services.sinks.ledger import Entry, Ledger, Offsets
 from services.sinks.locks import KeyLocks
+from services.sinks.making import Maker
 from services.sinks.masters import Masters
 from services.sinks.writing import Writer
 from tests.simulation.kafka import Broker
+from tests.simulation.vendor import SimConnector
 
 
 class Build(NamedTuple):
@@ -173,4 +176,30 @@ POLLER: Mapping[str, Build] = {
     "pollers are not fenced": Build("poller", "P", _put(Broker, "open", _no_epoch)),
 }
 
-BUILDS: Mapping[str, Build] = {**SINK, **POLLER}
+# --- both ways ----------------------------------------------------------------------------------------------------------------
+
+
+def _held_once_is_known(state: Any, seen: Any, entity: str, source_id: str) -> bool:
+    """An object that is served a second time while it is held counts as known."""
+    return seen is None and any(intent.entity == entity for intent in state.open_intents())
+
+
+_made = Maker.made
+
+
+def _untold(self: Maker, *parts: Any) -> Any:
+    return msgspec.structs.replace(_made(self, *parts), outgoing=[])
+
+
+BOTH: Mapping[str, Build] = {
+    "echoes are news": Build("both", "law 9", _put(services.pollers.judging, "_is_fresh", lambda known, seen: False)),
+    "open writes hold nothing": Build("both", "", _put(services.pollers.judging, "is_held", lambda *_: False)),
+    "held once is known": Build("both", "", _put(services.pollers.judging, "is_held", _held_once_is_known)),
+    "outrun rows are judged": Build("both", "", _put(services.pollers.judging, "_is_outrun", lambda *_, **__: False)),
+    "peers are not told of links": Build("both", "", _put(Maker, "made", _untold)),
+    "an echo withdraws what waits": Build("both", "P3", _put(Carrier, "_is_owed", lambda self, command, raw: False)),
+    "what was brought is forgotten": Build("both", "P3", _put(Carrier, "brought", lambda self, command, raw: None)),
+    "every read-back is as sent": Build("both", "P3", _put(SimConnector, "_as_it_is", staticmethod(lambda found: found))),
+}
+
+BUILDS: Mapping[str, Build] = {**SINK, **POLLER, **BOTH}
