@@ -151,7 +151,9 @@ class Carrier:
         if intent is None or intent.state is not IntentState.OPEN or intent.command == task.raw:
             return None
         older = self._target.codec.decode(topics.outbound(self._state.connection), intent.command)
-        return await self._ended(open_task(self._target, older, intent.command), intent)
+        begun = open_task(self._target, older, intent.command)
+        begun.echo_fields |= task.echo_fields  # of these it holds what stood before our own write at the source
+        return await self._ended(begun, intent)
 
     async def _finish_begun(self, command: Command) -> Settlement | None:
         """Writes that older versions of a withdrawn object began end first, a customer's too: nobody else would end them."""
