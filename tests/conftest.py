@@ -21,7 +21,7 @@ from tests.clusters import SERVER_TUNING, RunningCluster, start_cluster
 
 HERE = Path(__file__).parent
 QUICK = ("architecture", "unit", "contract", "connectors", "golden", "histories")
-LAYERS = (*QUICK, "integration", "e2e", "faults")
+LAYERS = (*QUICK, "simulation", "integration", "e2e", "faults")
 GOLDEN_VARIABLE = "BUS_TEST_GOLDEN"
 CLUSTER_KIND = pytest.StashKey[str]()
 OUTCOMES = pytest.StashKey[dict[str, Counter[str]]]()
@@ -63,7 +63,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     terminalreporter.section("layers")
     for layer, outcomes in config.stash[OUTCOMES].items():
         counts = ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items()))
-        on_what = f" on {config.stash[CLUSTER_KIND]}" if layer not in QUICK and CLUSTER_KIND in config.stash else ""
+        on_what = f" on {config.stash[CLUSTER_KIND]}" if layer not in (*QUICK, "simulation") and CLUSTER_KIND in config.stash else ""
         terminalreporter.line(f"{layer or '(elsewhere)'}{on_what}: {counts}")
         for reason, count in config.stash[REASONS][layer].items():
             terminalreporter.line(f"    {count} could not run: {reason.splitlines()[0]}")
