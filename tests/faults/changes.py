@@ -98,8 +98,8 @@ async def registry_away(run: Run, bed: Bed, load: Customers, figures: Figures) -
         await until(lambda: all(process.code is not None or process.said("started") for process in started), 60, "they start")
         await asyncio.sleep(AWAY_S)
         figures.zero("ended while the registry was away", [process.log.name for process in started if process.code is not None])
-        if not all([process.code is not None or "registry" in await process.reasons() for process in started]):
-            figures.notes.append("a service that waits for the registry does not say so")
+        waiting = [process for process in started if process.code is None]
+        figures.zero("waiting and not saying so", [p.log.name for p in waiting if "registry" not in await p.reasons()])
     finally:
         await asyncio.to_thread(run.cluster.start_registry)
     if figures.holds:
@@ -120,6 +120,7 @@ async def caches_lost(run: Run, bed: Bed, load: Customers, figures: Figures) -> 
 async def configured(run: Run, bed: Bed, load: Customers, figures: Figures) -> None:
     """A table has another row three times, in the middle of the flow; nothing is replayed for it and nothing is lost."""
     flows = [CUSTOMERS, SALES, *([PRODUCTS] if bed.flow(PRODUCTS) in bed.configuration.flows else [])]
+    seconds = []
     for number in range(3):
         documents = bed._documents(flows, {})
         for document in documents:
@@ -128,7 +129,8 @@ async def configured(run: Run, bed: Bed, load: Customers, figures: Figures) -> N
         before = bed.version
         await publish(bed, documents)
         assert bed.version > before
-        figures.most("seconds across under another configuration", await crosses(bed, load), BACK_S)
+        seconds.append(await crosses(bed, load))
+    figures.most("seconds across under another configuration, at most", max(seconds), BACK_S)
 
 
 async def flow_added(run: Run, bed: Bed) -> dict[str, str]:
