@@ -63,7 +63,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     terminalreporter.section("layers")
     for layer, outcomes in config.stash[OUTCOMES].items():
         counts = ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items()))
-        on_what = f" on {config.stash[CLUSTER_KIND]}" if layer not in (*QUICK, "simulation") and CLUSTER_KIND in config.stash else ""
+        has_cluster = layer not in (*QUICK, "simulation") and CLUSTER_KIND in config.stash
+        on_what = f" on {config.stash[CLUSTER_KIND]}" if has_cluster else ""
         terminalreporter.line(f"{layer or '(elsewhere)'}{on_what}: {counts}")
         for reason, count in config.stash[REASONS][layer].items():
             terminalreporter.line(f"    {count} could not run: {reason.splitlines()[0]}")

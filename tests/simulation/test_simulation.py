@@ -11,7 +11,7 @@ import pytest
 
 from tests.simulation.playing import MACHINES, play_one
 
-HISTORIES = {"sink": 500, "poller": 400, "both": 250}
+HISTORIES = {"sink": 300, "poller": 200, "both": 120}
 BROKEN_SEEDS_MAX = 1_500
 """A broken build is caught much earlier; how early changes with the code, since chance then takes other ways."""
 
