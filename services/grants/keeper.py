@@ -33,6 +33,11 @@ FOR_EVER = math.inf
 LONGEST_WAIT_S = 60.0
 """Between attempts while the vendor is away: an access token lives minutes, not hours."""
 
+ANNOUNCEMENTS_MAX = 3
+FRESH_MS = 5_000
+"""How old a commit may be for its grant to be ours still: a group gives a silent process's slot away after more than that."""
+AGAIN_S = 5.0
+
 log = logging.getLogger(__name__)
 
 
@@ -106,12 +111,11 @@ class Keeper:
             return await self._begin()
         if record.state == GrantState.LOGIN_NEEDED:
             return FOR_EVER
-        if record.state == GrantState.REFRESHING:
-            return await self._refresh(record)
-        wait = self._due_in_s(record)
+        wait = 0.0 if record.state == GrantState.REFRESHING else self._due_in_s(record)
         if wait > 0:
             return wait
-        await self._put(msgspec.structs.replace(record, state=GrantState.REFRESHING))  # 1
+        if not await self._announce(record := msgspec.structs.replace(record, state=GrantState.REFRESHING)):  # 1
+            return AGAIN_S
         return await self._refresh(record)
 
     async def login(self, login: Login, offset: int) -> None:
@@ -151,8 +155,20 @@ class Keeper:
             requests_offset=self._offset(),
             bootstrap_hash=self._bootstrap.fingerprint,
         )
-        await self._put(record)  # 1
-        return await self._refresh(record)
+        return await self._refresh(record) if await self._announce(record) else AGAIN_S  # 1
+
+    async def _announce(self, record: GrantRecord) -> bool:
+        """Commits that a refresh begins, which proves that the grant is ours: before every call, and once more after a pause.
+
+        A process that was frozen behind its commit may have lost the grant meanwhile, and a single-use token that is sent a
+        second time ends the whole family. False: no commit is quick enough to tell. Raises what `commit` raises.
+        """
+        for _ in range(ANNOUNCEMENTS_MAX):
+            began_ms = self._clock.boot_ms()
+            await self._put(record)
+            if self._clock.boot_ms() - began_ms <= FRESH_MS:
+                return True
+        return False
 
     async def _refresh(self, record: GrantRecord) -> float:
         """Steps 2 and 3, with the refresh token of a record that stands as REFRESHING."""
