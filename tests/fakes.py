@@ -39,6 +39,20 @@ class Deaths:
             raise Killed(name)
 
 
+class DeathAt(Deaths):
+    """Dies once, where a point of a name is first passed."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name: str | None = name
+
+    def point(self, name: str) -> None:
+        super().point(name)
+        if name == self.name:
+            self.name = None
+            raise Killed(name)
+
+
 class FakeCodec:
     """Keeps the objects; the bytes are their number."""
 
