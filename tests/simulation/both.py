@@ -25,8 +25,8 @@ LEFT, RIGHT = "left", "right"
 SLOTS = {LEFT: 1, RIGHT: 5}
 CLASSES = (IdempotencyClass.KEY, IdempotencyClass.CLIENT_ID, IdempotencyClass.SEARCH)
 QUIET_S_MAX = 6 * 3_600
-STILL_S = 400.0
-"""Forty polls of each side in which nothing may happen."""
+STILL_S = 150.0
+"""Fifteen polls of each side in which nothing may happen."""
 FLOWS = f"""
 --- {{kind: Connection, name: {LEFT}, tenant: acme, system: fake, secret: l}}
 --- {{kind: Connection, name: {RIGHT}, tenant: acme, system: fake, secret: r}}

@@ -224,8 +224,8 @@ def patched(world: Surroundings) -> Iterator[None]:
     put(bus.runtime.table, "open_store", world.disks.open_store)
     put(bus.runtime.table, "batch", batch)
     put(bus.runtime.table, "ABSORB_EVERY_S", 10.0)
-    put(services.sinks.account, "TICK_S", 1.0)
-    put(services.pollers.account, "TICK_S", 1.0)
+    put(services.sinks.account, "TICK_S", 2.0)
+    put(services.pollers.account, "TICK_S", 2.0)
     put(services.sinks.slot, "REPORT_EVERY_S", 900.0)
     put(services.pollers.slot, "REPORT_EVERY_S", 900.0)
     try:
