@@ -90,18 +90,15 @@ def no_replay() -> None:
 
 
 def no_rebuild() -> None:
-    """A process that starts takes the topics of state for empty."""
-    from bus.runtime.table import PartitionTable
+    """A poller that starts knows nothing of what was told before it."""
+    from services.pollers.publishing import Seen
 
-    real = PartitionTable.load
+    def raw(self: Seen, entity: str, source_id: str) -> bytes | None:
+        found = self._recent.get(self.key(entity, source_id).encode())
+        return found[1] if found is not None else None
 
-    async def load(self: PartitionTable, *given: Any, **named: Any) -> Any:
-        found = await real(self, *given, **named)
-        self.items = lambda _prefix=b"": iter(())  # type: ignore[method-assign, assignment]
-        self.get = lambda _key: None  # type: ignore[method-assign, assignment]
-        return found
-
-    PartitionTable.load = load  # type: ignore[method-assign]
+    Seen._raw = raw  # type: ignore[method-assign]
+    Seen.settled = lambda *_: None  # type: ignore[method-assign]
 
 
 def in_edges() -> None:
@@ -119,6 +116,6 @@ BUILDS_OF_ROWS: dict[str, tuple[str, Callable[[], None]]] = {
     "no-conflict": ("the look at what the target's people edited", no_conflict),
     "registry-needed": ("the wait for a registry that is away", registry_is_needed),
     "no-replay": ("the replay for a new flow", no_replay),
-    "no-rebuild": ("the rebuilding of state from its topics", no_rebuild),
+    "no-rebuild": ("the rebuilding of what pollers know from its topic", no_rebuild),
     "held-dropped": ("the release of what stands behind a brake", held_is_dropped),
 }
