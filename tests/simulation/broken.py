@@ -165,7 +165,7 @@ def _one_is_enough(cursor: Any, found: Any, **how: Any) -> Any:
 
 POLLER: Mapping[str, Build] = {
     "lists are not read twice": Build("poller", "P1", _put(tests.simulation.vendor, "OVERLAP_S", 0.0)),
-    "the cursor goes first": Build("poller", "Broken", _put(AccountPoller, "commit", _cursor_first)),
+    "the cursor goes first": Build("poller", "P1", _put(AccountPoller, "commit", _cursor_first)),
     "unclear commits are passing trouble": Build("poller", "P", _put(PollerSlot, "_until_unclear", _never)),
     "older rows are taken": Build("poller", "P3", _put(services.pollers.account, "is_stale", lambda *_: False)),
     "the order follows the clock": Build(

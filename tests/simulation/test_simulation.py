@@ -1,11 +1,13 @@
 """Seeded histories of a sink, of a poller and of two accounts both ways; and each broken build, which they must catch.
 
-They run in a process of their own with PYTHONHASHSEED=0, so that a seed that fails here fails again for whoever plays it alone.
+They run in processes of their own with PYTHONHASHSEED=0, so that a seed that fails here fails again for whoever plays it alone,
+all at once: about 100 s of CPU. More seeds: `python -m tests.simulation sink --seeds 10000`.
 """
 
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
 
@@ -16,24 +18,41 @@ BROKEN_SEEDS_MAX = 1_500
 """A broken build is caught much earlier; how early changes with the code, since chance then takes other ways."""
 
 
-def simulate(*arguments: str) -> subprocess.CompletedProcess[str]:
+Player = subprocess.Popen[str]
+
+
+def player(*arguments: str) -> Player:
+    """A process that plays."""
     environment = {**os.environ, "PYTHONHASHSEED": "0"}
     environment.pop("BUS_SIM_SEED", None)
     command = [sys.executable, "-m", "tests.simulation", *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+@pytest.fixture(scope="module")
+def players() -> Iterator[dict[str, Player]]:
+    """All of them, playing side by side."""
+    started = {machine: player(machine, "--seeds", str(count)) for machine, count in HISTORIES.items()}
+    for machine in MACHINES:
+        started[f"broken {machine}"] = player("broken", "--of", machine, "--seeds", str(BROKEN_SEEDS_MAX))
+    yield started
+    for process in started.values():
+        process.kill()
+        process.wait()
 
 
 @pytest.mark.parametrize("machine", HISTORIES)
-def test_every_promise_holds_in_every_history(machine: str) -> None:
-    played = simulate(machine, "--seeds", str(HISTORIES[machine]))
-    assert played.returncode == 0, f"play one alone to read its story:\n{played.stdout}{played.stderr}"
+def test_every_promise_holds_in_every_history(players: dict[str, Player], machine: str) -> None:
+    told, _ = players[machine].communicate()
+    assert players[machine].returncode == 0, f"play one alone to read its story:\n{told}"
+    assert f"{HISTORIES[machine]} histories, 0 failed" in told
 
 
 @pytest.mark.parametrize("machine", MACHINES)
-def test_every_broken_build_is_caught(machine: str) -> None:
-    played = simulate("broken", "--of", machine, "--seeds", str(BROKEN_SEEDS_MAX))
-    assert played.returncode == 0, f"{played.stdout}{played.stderr}"
-    assert played.stdout.count("caught") >= 8
+def test_every_broken_build_is_caught(players: dict[str, Player], machine: str) -> None:
+    told, _ = players[f"broken {machine}"].communicate()
+    assert players[f"broken {machine}"].returncode == 0, told
+    assert told.count("caught") >= 8
 
 
 @pytest.mark.parametrize("machine", MACHINES)
@@ -48,9 +67,10 @@ def test_two_seeds_are_two_histories() -> None:
 
 
 def test_a_failing_seed_says_how_to_play_it_again() -> None:
-    played = simulate("sink", "--broken", "nothing is tried again", "--seeds", "20", "--stop", "1")
+    played = player("sink", "--broken", "nothing is tried again", "--seeds", "20", "--stop", "1")
+    told, _ = played.communicate()
     assert played.returncode == 1
-    line = next(line for line in played.stdout.splitlines() if "again: " in line)
+    line = next(line for line in told.splitlines() if "again: " in line)
     seed = line.partition("BUS_SIM_SEED=")[2].split()[0]
     alone = subprocess.run(
         [sys.executable, "-m", "tests.simulation", "sink", "--broken", "nothing is tried again"],
