@@ -8,17 +8,25 @@ import pytest
 
 from bus.core.errors import Unavailable, WriteRejected
 from bus.kit.connector import Step, StepResult, Write
+from bus.runtime.state import AccountState, intent_key, object_key
 from schemas import canon
 from schemas.system import (
     Action,
     IdempotencyClass,
+    IntentRecord,
+    IntentState,
+    ObjectRef,
+    ObjectState,
     RequestKind,
+    SeenRecord,
     Standing,
+    StateRecord,
 )
 from services.pollers.judging import Verdict, judge
 from tests.fakes import DeathAt, Deaths, Killed, company, order
 from tests.simulation.vendor import MANIFEST_HERE, SETTLE_S
-from tests.unit.sinks.world import ORDER, World, standing_of
+from tests.simulation.virtual import START
+from tests.unit.sinks.world import ORDER, PEER, World, standing_of
 
 KEYS = [IdempotencyClass.KEY, IdempotencyClass.CLIENT_ID, IdempotencyClass.SEARCH]
 
@@ -149,11 +157,11 @@ async def test_the_vendors_search_lags_behind_a_create_whose_intent_took_long_to
     world = World(classes={"customer": IdempotencyClass.SEARCH})
     world.connector.manifest = MANIFEST_HERE
     world.backfilled()
-    commit = world.log.commit
+    commit, slow_ones = world.log.commit, [9]
 
     async def slow(records: Any) -> None:
-        if any("intent|" in record.key for record in records):
-            world.clock.advance(9)
+        if slow_ones and any("intent|" in record.key for record in records):
+            world.clock.advance(slow_ones.pop())
         await commit(records)
 
     world.log.commit = slow  # type: ignore[method-assign]
@@ -305,3 +313,36 @@ async def test_an_order_is_cancelled_while_the_answer_of_its_create_is_lost(kind
     assert len(world.vendor.objects["sales_order"]) == 1
     assert standing_of(state, "Invoice:1", "sales_invoice").standing is Standing.WRITTEN
     assert not list(state.open_intents())
+
+
+def test_an_object_that_was_held_and_is_served_again_stays_held() -> None:
+    """The second poll took it for known, because the first had noted that it was held, and told our own create as news.
+
+    Law 9: what was held before is as unknown as what was never served, until the open write has ended."""
+    state = AccountState("target")
+    source = ObjectRef(connection=PEER, entity="customer", id="61")
+    intent = IntentRecord(
+        source=source, entity="customer", state=IntentState.OPEN, generation=0, command=b"c", steps=[], deadline_boot_ms=0,
+        boot_id="", opened_at=START,
+    )  # fmt: skip
+    state.apply(intent_key("target", "customer", source, None), StateRecord(connection="target", intent=intent))
+    noted = SeenRecord(
+        connection="target", entity="customer", source_id="C1", raw_hash="", content_hash="", seq=0, mapping_version=1, held=True
+    )
+    for seen in (None, noted):
+        assert judge(state, seen, "customer", "C1", "content", {"name": "1"}, START).verdict is Verdict.HELD
+
+
+def test_a_row_that_our_own_write_has_outrun_is_read_anew() -> None:
+    """A list from a lagging replica showed what stood before our last write, which was told as somebody's edit and sent back.
+
+    Laws 3 and 9: a version below that of our own last write is never judged; the object itself is asked."""
+    state = AccountState("target")
+    ours = ObjectState(version="10", field_hashes={"name": "new"}, by_bus=True, written_at=START)
+    state.apply(object_key("target", "customer", "C1"), StateRecord(connection="target", object=ours))
+    now = START + timedelta(seconds=5)
+    assert judge(state, None, "customer", "C1", "old", {"name": "old"}, now, version="9").verdict is Verdict.HELD
+    asked = judge(state, None, "customer", "C1", "new", {"name": "new"}, now, version="10", is_list=False)
+    assert (asked.verdict, asked.echo_fields) == (Verdict.NEWS, ("name",))
+    rested = judge(state, None, "customer", "C1", "x", {"name": "x"}, START + timedelta(days=1), version="1", is_list=False)
+    assert rested.verdict is Verdict.NEWS, "a vendor that counts from the beginning again"
