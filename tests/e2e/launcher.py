@@ -5,6 +5,8 @@
 `python -m tests.e2e.launcher services.pollers --freeze-at 3`    SIGSTOP there; once awake it goes on with its commit
 `python -m tests.e2e.launcher services.sinks --die-after-write 3`     kill -9 when the vendor has answered its third write
 `python -m tests.e2e.launcher services.sinks --freeze-after-write 3`  SIGSTOP there
+`python -m tests.e2e.launcher services.grants --die-after-token 3`    kill -9 when the vendor has answered its third refresh
+`python -m tests.e2e.launcher services.grants --token-life 3`         a vendor whose access tokens live so many seconds
 `python -m tests.e2e.launcher services.sinks --call-timeout 5 --settle 3`  a vendor that is patient for seconds, not minutes
 `python -m tests.e2e.launcher services.sinks --broken guard`     a build with a guard taken out (tests/faults/broken.py)
 """
@@ -20,7 +22,7 @@ import httpx
 from confluent_kafka import Producer
 
 from bus.core.clock import SystemClock
-from bus.kit import client, manifest, registry
+from bus.kit import auth, client, manifest, registry
 from bus.runtime import publisher
 
 FLUSH_S = 10.0
@@ -47,10 +49,13 @@ def struck_at(number: int, blow: signal.Signals) -> None:
     publisher.Producer = Struck  # type: ignore[misc, attr-defined]
 
 
-def struck_after_write(number: int, blow: signal.Signals) -> None:
-    """The process is struck when the vendor's answer to its write of this number is there: done, and nobody wrote it down."""
+def struck_after_write(number: int, blow: signal.Signals, module: Any = client) -> None:
+    """The process is struck when the vendor's answer to its write of this number is there: done, and nobody wrote it down.
+
+    `module`: whose transport; that of `auth` writes refreshes only.
+    """
     writes = itertools.count(1)
-    real = client.pooled_transport
+    real = module.pooled_transport
 
     class Struck(httpx.AsyncBaseTransport):
         def __init__(self, inner: httpx.AsyncBaseTransport) -> None:
@@ -65,7 +70,7 @@ def struck_after_write(number: int, blow: signal.Signals) -> None:
         async def aclose(self) -> None:
             await self._inner.aclose()
 
-    client.pooled_transport = lambda *given, **named: Struck(real(*given, **named))  # type: ignore[attr-defined, assignment]
+    module.pooled_transport = lambda *given, **named: Struck(real(*given, **named))
 
 
 def strike(blow: signal.Signals) -> None:
@@ -94,6 +99,18 @@ def patient_for(call_timeout_s: float | None, settle_s: int | None) -> None:
     manifest.load_manifest = registry.load_manifest = load  # type: ignore[attr-defined]
 
 
+def tokens_live(seconds: int) -> None:
+    """Every manifest with access tokens of this life, refreshed a second before its end."""
+    real = manifest.load_manifest
+    life = {"access_token_lifetime_s": seconds, "refresh_not_before_s": 0, "refresh_before_expiry_s": 1}
+
+    def load(path: Any) -> manifest.Manifest:
+        found = real(path)
+        return found.model_copy(update={"auth": found.auth.model_copy(update=life)})
+
+    manifest.load_manifest = registry.load_manifest = load  # type: ignore[attr-defined]
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("module")
@@ -102,6 +119,8 @@ if __name__ == "__main__":
     parser.add_argument("--freeze-at", type=int, default=0)
     parser.add_argument("--die-after-write", type=int, default=0)
     parser.add_argument("--freeze-after-write", type=int, default=0)
+    parser.add_argument("--die-after-token", type=int, default=0)
+    parser.add_argument("--token-life", type=int, default=0)
     parser.add_argument("--call-timeout", type=float)
     parser.add_argument("--settle", type=int)
     parser.add_argument("--broken", default="")
@@ -116,6 +135,10 @@ if __name__ == "__main__":
         struck_after_write(asked.die_after_write, signal.SIGKILL)
     if asked.freeze_after_write:
         struck_after_write(asked.freeze_after_write, signal.SIGSTOP)
+    if asked.die_after_token:
+        struck_after_write(asked.die_after_token, signal.SIGKILL, auth)
+    if asked.token_life:
+        tokens_live(asked.token_life)
     if asked.call_timeout is not None or asked.settle is not None:
         patient_for(asked.call_timeout, asked.settle)
     if asked.broken:

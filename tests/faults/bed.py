@@ -145,8 +145,10 @@ class ManyAccounts(Bed):
     target_names: list[str]
     targets: list[SimulatorProcess]
 
-    async def open(self, flows: Sequence[str], *, real_limits: bool = False, **_: Any) -> None:  # type: ignore[override]
-        """As the world does; every flow goes to each target."""
+    async def open(  # type: ignore[override]
+        self, flows: Sequence[str], *, real_limits: bool = False, when: Mapping[str, str] | None = None
+    ) -> None:
+        """As the world does; every flow goes to each target. `when` are filters by flow."""
         self.target_names = names_in_slots(self.qbo_name, TARGETS, self.settings.slots)
         self.connections = (self.exact_name, *self.target_names)  # type: ignore[assignment]
         self.exact = await SimulatorProcess.start(
@@ -166,7 +168,7 @@ class ManyAccounts(Bed):
         await self.codec.open()
         self._books = OwnBooks(self.settings, self.codec, self.connections)
         infos = {self.exact_name: self.exact.info} | {n: t.info for n, t in zip(self.target_names, self.targets, strict=True)}
-        await self._apply(self._to_each(flows), infos, POLL_S)
+        await self._apply(self._to_each(flows, {self.flow(name): text for name, text in (when or {}).items()}), infos, POLL_S)
 
     async def _apply(self, documents: list[dict[str, Any]], infos: Mapping[str, Mapping[str, Any]], poll_s: int) -> None:
         """As the world does, but the targets keep the limits of their manifest."""
@@ -183,12 +185,14 @@ class ManyAccounts(Bed):
         applied = await apply(self.settings, self.codec, report.configuration, SystemClock(), allow_remove=True)
         self.version = applied.version
 
-    def _to_each(self, flows: Sequence[str]) -> list[dict[str, Any]]:
+    def _to_each(self, flows: Sequence[str], when: Mapping[str, str]) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []
         for document in self._documents(flows, {}):
             if document.get("name") == self.qbo_name:
                 found += [{**document, "name": name, "secret": name} for name in self.target_names]
             elif document["kind"] == "Flow":
+                if document["name"] in when:
+                    document["when"] = when[document["name"]]
                 found += [
                     {**document, "name": f"{document['name']}-{number}", "to": {**document["to"], "connection": name}}
                     for number, name in enumerate(self.target_names)

@@ -69,6 +69,8 @@ class Run:
     broken: str = ""
     """Name of a deliberately broken build that all services run (tests/faults/broken.py)."""
     say: Callable[[str], None] = print
+    found: Figures | None = None
+    """As far as the scenario came."""
     _beds: int = field(default=0)
 
     def __post_init__(self) -> None:
@@ -79,6 +81,11 @@ class Run:
         if self.broken:
             return broken if broken is not None else usual
         return long if self.is_long else usual
+
+    def figures(self) -> Figures:
+        """Where a scenario puts what it finds, so that it is told even if the scenario does not come to its end."""
+        self.found = Figures(say=self.say)
+        return self.found
 
     @contextlib.asynccontextmanager
     async def bed(
@@ -149,6 +156,7 @@ async def judge(scenario: Scenario, run: Run) -> Result:
     except CannotRun as reason:
         result.could_not_run = str(reason)
     except (Exception, pytest.fail.Exception) as error:
+        result.figures = run.found or result.figures
         result.error = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:300]
         result.figures.notes.append(traceback.format_exc()[-3000:])
     result.seconds = time.monotonic() - begun

@@ -24,7 +24,7 @@ WRITES_BEFORE_DEATH_MAX = 8
 async def poller_killed(run: Run) -> Figures:
     """At random moments, every third of them between flush and commit; changes go on all the time."""
     kills, changes = run.count(15, 100, 6), run.count(3_000, 20_000, 600)
-    figures = Figures()
+    figures = run.figures()
     async with run.bed() as bed:
         await bed.open([CUSTOMERS])
         bed.launch("grants")
@@ -86,7 +86,7 @@ def lost_versions(found: Sequence[oracle.Event], load: Customers) -> list[str]:
 async def processor_killed(run: Run) -> Figures:
     """At random moments while events come; the sinks carry out what reaches them."""
     kills, changes = run.count(8, 100, 4), run.count(600, 20_000, 200)
-    figures = Figures()
+    figures = run.figures()
     async with run.bed() as bed:
         await bed.open([CUSTOMERS])
         bed.launch("grants", "pollers", "sinks")
@@ -141,7 +141,7 @@ def second_customers(there: dict[int, list[dict[str, Any]]]) -> list[str]:
 async def sink_killed(run: Run) -> Figures:
     """Each sink dies when the vendor has answered one of its writes, before anybody could write that down."""
     kills = run.count(25, 200, 6)
-    figures = Figures()
+    figures = run.figures()
     async with run.bed() as bed:
         await bed.open([CUSTOMERS, SALES, ORDERS, PRODUCTS], orders=run.count(90, 360, 24))
         bed.launch("grants", "pollers", "processors")

@@ -27,7 +27,7 @@ GROUP = "bus-processors"
 async def delivered_again(run: Run) -> Figures:
     """The processors' offsets go back to the beginning, then the newest commands come once more, until there are 5,000."""
     repeats = run.count(5_000, 5_000, 500)
-    figures = Figures()
+    figures = run.figures()
     async with run.bed() as bed:
         await bed.open([CUSTOMERS, SALES, PRODUCTS], orders=60)
         bed.launch()
@@ -85,7 +85,7 @@ async def produce_again(bed: Bed, count: int) -> int:
 async def swapped(run: Run) -> Figures:
     """Every version of every object reaches the sink, in an order of chance: as if by processors that know no order."""
     objects, versions = run.count(40, 400, 20), 5
-    figures = Figures()
+    figures = run.figures()
     async with run.bed() as bed:
         await bed.open([CUSTOMERS])
         bed.launch("grants", "pollers", "sinks")
@@ -147,7 +147,7 @@ async def updates_of(bed: Bed, account: str) -> int:
 async def slow_object(run: Run) -> Figures:
     """One object whose every call takes 5 s, edited all the time; how long the others take, without it and beside it."""
     others = run.count(40, 400, 20)
-    figures = Figures()
+    figures = run.figures()
     async with run.bed(call_timeout_s=20.0) as bed:
         await bed.open([CUSTOMERS])
         bed.launch()

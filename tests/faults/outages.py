@@ -26,7 +26,7 @@ NOTICED_S = 120
 async def broker_away(run: Run) -> Figures:
     """Stopped in order, and killed, while changes go on at the vendors."""
     stops = run.count(2, 10, 1)
-    figures = Figures(say=run.say)
+    figures = run.figures()
     async with run.bed() as bed:
         await bed.open([CUSTOMERS, SALES], orders=30)
         bed.launch()
@@ -70,7 +70,7 @@ async def crosses(bed: Bed, load: Customers, seconds: float = 180) -> float:
 
 async def network_cut(run: Run) -> Figures:
     """Between services and broker, then between services and vendors: cut for a while, then holes in place of connections."""
-    figures = Figures(say=run.say)
+    figures = run.figures()
     cuts = [5, 30, *([120] if run.is_long else [])]
     proxies = {name: Proxy() for name in ("exact", "qbo")}
     async with contextlib.AsyncExitStack() as stack:

@@ -1,6 +1,6 @@
 """The table of the campaign."""
 
-from tests.faults import bothways, changes, edges, killing, ordering, outages, poison, vendors, zombies
+from tests.faults import bothways, changes, edges, killing, ordering, outages, poison, tokens, vendors, zombies
 from tests.faults.campaign import Scenario
 
 SCENARIOS = (
@@ -30,6 +30,12 @@ SCENARIOS = (
         "others flow; the brake opens within its limit and goes on without loss",
         poison.poison,
         broken=("no-brake", "no-letter", "held-dropped"),
+    ),
+    Scenario(
+        12,
+        "tokens that live seconds, single use, 4 processes; kill -9 between refresh and store",
+        "grants lost 0; else one clear alert each",
+        tokens.tokens,
     ),
     Scenario(
         13,

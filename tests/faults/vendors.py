@@ -18,8 +18,9 @@ UNDER_WAY_MAX = 30
 """Customers made and not yet at the target."""
 SILENT_S = 30
 """Longer than anybody waits for it."""
-FAILING_PCT = 30
 BURST_MAX = 3
+GAP_MEAN = 5
+"""Calls between two bursts, of two failures on the mean: 30 % fail."""
 
 
 def silences(count: int, path_prefix: str) -> list[dict[str, Any]]:
@@ -38,7 +39,7 @@ def silences(count: int, path_prefix: str) -> list[dict[str, Any]]:
 async def silent_vendor(run: Run) -> Figures:
     """The vendor commits, then silence until the caller gives up; both vendors, all their kinds of writes."""
     wanted = run.count(100, 1_000, 20)
-    figures = Figures()
+    figures = run.figures()
     async with run.bed(call_timeout_s=3.0, settle_s=2) as bed:
         await bed.open([CUSTOMERS, SALES, PRODUCTS], orders=run.count(60, 240, 12))
         api = f"/api/v1/{bed.exact.info['config']['division']}/"
@@ -69,18 +70,18 @@ async def silent_vendor(run: Run) -> Figures:
 
 async def failing_vendor(run: Run) -> Figures:
     """Four accounts with their real limits, four sinks; many calls fail, some with 429, with and without Retry-After."""
-    figures = Figures()
+    figures = run.figures()
     async with run.bed(kind=ManyAccounts, call_timeout_s=20.0) as bed:
         assert isinstance(bed, ManyAccounts)
-        await bed.open([PRODUCTS], real_limits=True)
+        wanted = {f"BUS-{number:04}" for number in range(11, 11 + run.count(10, 30, 5))}
+        await bed.open([PRODUCTS], real_limits=True, when={PRODUCTS: f"source.sku in {sorted(wanted)}"})
         for vendor in bed.targets:
-            await plan(vendor, *bursts(run, run.count(600, 6_000, 200)))
+            await plan(vendor, *bursts(run, run.count(200, 3_000, 100)))
         for instance in range(4):
             bed.launch("sinks", instance=instance)
         bed.launch("grants", "pollers", "processors")
-        await bed.quiet(run.count(400, 3_600, 300))
+        await bed.quiet(run.count(420, 3_600, 300))
         exceeded, doubles, missing, statuses = {}, [], [], Counter[int]()
-        wanted = {row["sku"] for row in (await bed.exact.ask("books"))["products"]}
         for name, vendor in zip(bed.target_names, bed.targets, strict=True):
             exceeded[name] = (await vendor.ask("counts"))["limit_exceeded"]
             rows = (await vendor.ask("books"))["products"]
@@ -97,17 +98,21 @@ async def failing_vendor(run: Run) -> Figures:
 
 
 def bursts(run: Run, among: int) -> list[dict[str, Any]]:
-    """Failures of 30 % of the next calls, one to three in a row."""
-    faults: list[dict[str, Any]] = []
+    """Failures of 30 % of the next calls, one to three in a row; some throttle, one of them without saying for how long."""
+    hit: dict[int, dict[str, Any]] = {}
     number = 0
     while number < among:
-        number += 1 + run.chance.randrange(2 * (BURST_MAX + 1) * (100 - FAILING_PCT) // FAILING_PCT // 2)
+        number += run.chance.randint(1, 2 * GAP_MEAN - 1)
         for _ in range(run.chance.randint(1, BURST_MAX)):
-            # The fault before it took its call away from the count of this one.
-            fault = {"match": {"path_prefix": "/v3/", "nth": number - len(faults)}, "action": "status", "times": 1}
-            faults.append({**fault, **run.chance.choice(FAILURES)})
+            hit[number] = run.chance.choice(FAILURES)
             number += 1
-    return faults
+    for place, throttle in zip(sorted(run.chance.sample(sorted(hit), len(THROTTLES))), THROTTLES, strict=True):
+        hit[place] = throttle
+    # A fault counts the calls that those before it left alone.
+    return [
+        {"match": {"path_prefix": "/v3/", "nth": number - before}, "action": "status", "times": 1, **hit[number]}
+        for before, number in enumerate(sorted(hit))
+    ]
 
 
 FAILURES: list[dict[str, Any]] = [
@@ -115,6 +120,9 @@ FAILURES: list[dict[str, Any]] = [
     {"status": 502, "body": "<html>bad gateway</html>"},
     {"status": 500, "body": ""},
     {"status": 502, "body": ""},
-    {"status": 429, "body": "", "headers": {"Retry-After": "2"}},
-    {"status": 429, "body": ""},
+]
+THROTTLES: list[dict[str, Any]] = [
+    {"status": 429, "headers": {"Retry-After": "2"}},
+    {"status": 429},
+    {"status": 429, "headers": {"Retry-After": "1"}},
 ]

@@ -26,7 +26,7 @@ TOLD = ("went on without", "taking over again", "slot is given away", "ended")
 async def two_of_everything(run: Run) -> Figures:
     """The first half is struck in a commit (poller) and behind a write (sink); the halves then take turns, at random moments."""
     rounds = run.count(2, 20, 1)
-    figures = Figures()
+    figures = run.figures()
     async with run.bed() as bed:
         await bed.open([CUSTOMERS, SALES, PRODUCTS], orders=30, existing={CUSTOMERS: "send"})
         first = bed.launch("grants", "processors")
