@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from tests.faults.broken_guards import BUILDS_OF_GUARDS
 from tests.faults.broken_rows import BUILDS_OF_ROWS
 
 
@@ -15,5 +16,5 @@ class Build:
 
 
 BUILDS: dict[str, Build] = {
-    **{name: Build(*row) for name, row in BUILDS_OF_ROWS.items()},
+    **{name: Build(*row) for name, row in {**BUILDS_OF_GUARDS, **BUILDS_OF_ROWS}.items()},
 }

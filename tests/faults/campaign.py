@@ -23,6 +23,9 @@ from tests.faults.bed import Bed
 from tests.faults.figures import Figures
 from tests.faults.proxy import Proxy
 
+NOTES_OF_BROKEN = 3
+"""What a broken build did is told by examples."""
+
 
 class CannotRun(Exception):
     """A scenario lacks what it needs; the message says what."""
@@ -221,7 +224,7 @@ def tell(result: Result, say: Callable[[str], None]) -> None:
     if result.figures.done:
         say(f"    {result.figures.done}")
     say(f"    {', '.join(map(str, result.figures.found))}")
-    for note in result.figures.notes:
+    for note in result.figures.notes[: NOTES_OF_BROKEN if result.broken else None]:
         say(f"      - {note}")
     say(f"    {result.verdict} in {result.seconds:.0f} s")
 

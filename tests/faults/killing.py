@@ -23,7 +23,7 @@ WRITES_BEFORE_DEATH_MAX = 8
 
 async def poller_killed(run: Run) -> Figures:
     """At random moments, every third of them between flush and commit; changes go on all the time."""
-    kills, changes = run.count(15, 100, 6), run.count(3_000, 20_000, 600)
+    kills, changes = run.count(15, 100, 10), run.count(3_000, 20_000, 600)
     figures = run.figures()
     async with run.bed() as bed:
         await bed.open([CUSTOMERS])
@@ -31,8 +31,8 @@ async def poller_killed(run: Run) -> Figures:
         load = Customers(bed.qbo, run.chance)
         async with load.at(changes / (kills * 5), changes):
             for number in range(kills):
-                if number % 3 == 0:
-                    (poller,) = bed.launch("pollers", die_at=run.chance.randint(2, 5))
+                if number % 3 == 0 or run.broken:
+                    (poller,) = bed.launch("pollers", die_at=run.chance.randint(2, 7))
                     await until(lambda p=poller: p.code is not None, 60, "the poller is struck in a commit")
                 else:
                     (poller,) = bed.launch("pollers")

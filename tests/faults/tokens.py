@@ -166,9 +166,8 @@ async def tokens(run: Run) -> Figures:
             f" ({in_order} refreshes), {deaths} killed behind an answer"
         )
         figures.least("refreshes", vendor.refreshes, wanted)
-        figures.zero(
-            "not active in the end", [f"{count} {state}" for state, count in (await bed.states()).items() if state != "ACTIVE"]
-        )
+        vendor.refused.clear()
+        figures.zero("standing still in the end", await standing_still(vendor))
     return figures
 
 
