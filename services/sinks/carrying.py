@@ -36,8 +36,8 @@ class Carrier:
         matcher = Matcher(target.connector, target.state, target.hasher, target.account.currency)
         self._products = Products(matcher, target)
         beginnings = Beginnings(target)
-        self._debtors = Debtors(target, maker, matcher, beginnings)
         self._masters = Masters(target, maker, matcher, beginnings)
+        self._debtors = Debtors(target, maker, matcher, beginnings, self._masters)
         self._documents = Documents(target, maker, self._debtors, self._products)
 
     async def carry_out(self, command: Command, raw: bytes) -> Settlement:
@@ -164,6 +164,9 @@ class Carrier:
             begun = open_task(self._target, older, intent.command)
             if intent.external_id is not None:
                 await self._masters.settle_left(begun, intent)
+            elif begun.entity in topics.DOCUMENTS and intent.entity == "customer":
+                with contextlib.suppress(WriteRejected):
+                    await self._debtors.finish(intent)
             elif (ended := await self._ended(begun, intent)) is not None:
                 return ended
         return None

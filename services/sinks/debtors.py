@@ -1,19 +1,21 @@
 """The customer of a document at this account: linked, matched, created as the document's first write, or the flow's default."""
 
-from bus.core.errors import MissingDependency, RecordError
+from bus.core import topics
+from bus.core.errors import MissingDependency, RecordError, WriteRejected
 from bus.core.identity import match_keys
 from bus.kit.connector import RawRecord, Write
 from schemas import canon
-from schemas.system import Cause, LinkedBy, LinkState, ObjectRef
+from schemas.system import Cause, IntentRecord, IntentState, LinkedBy, LinkState, ObjectRef
 from services.sinks.beginnings import Beginnings
 from services.sinks.desired import customer_from, value_of
 from services.sinks.ledger import Entry
 from services.sinks.making import Maker
-from services.sinks.masters import not_read_yet
+from services.sinks.masters import Masters, not_read_yet
 from services.sinks.matching import Matcher
 from services.sinks.references import customer_source, default_customer
 from services.sinks.settlement import link_changes, peer_link
-from services.sinks.task import Document, Target, Task
+from services.sinks.task import Document, Target, Task, open_task
+from services.sinks.writing import Incomplete
 
 NEEDS_VAT_NUMBER = frozenset({"K", "AE"})
 """Categories of sales that are only right with the buyer's VAT number: intra-community supply, reverse charge."""
@@ -22,9 +24,10 @@ NEEDS_VAT_NUMBER = frozenset({"K", "AE"})
 class Debtors:
     """Finds or makes the customers of documents."""
 
-    def __init__(self, target: Target, maker: Maker, matcher: Matcher, beginnings: Beginnings) -> None:
+    def __init__(self, target: Target, maker: Maker, matcher: Matcher, beginnings: Beginnings, masters: Masters) -> None:
         self._target = target
         self._beginnings = beginnings
+        self._masters = masters
         self._state = target.state
         self._hasher = target.hasher
         self._maker = maker
@@ -107,6 +110,8 @@ class Debtors:
         self, task: Task, document: Document, party: canon.Party, source: ObjectRef, facet: str | None
     ) -> str:
         policy = task.policy.customer
+        if (made := await self._begun_by_another(task, source, facet)) is not None:
+            return made
         if not self._target.is_open("customer", source, facet):
             self._beginnings.need_none("customer", source, facet, match_keys(party, self._hasher))
             found = await self._matcher.customer(party, policy.match, facet)
@@ -124,6 +129,35 @@ class Debtors:
             if link is not None and link.state is LinkState.RETIRED:
                 raise _deleted(link.external_id)
         return await self.create(task, facet)
+
+    async def _begun_by_another(self, task: Task, source: ObjectRef, facet: str | None) -> str | None:
+        """An open write of this customer that another command began ends with what that one has to say of it (law 6); else that
+        one would count as settled what this document says. None: there is none, or it was refused."""
+        intent = self._state.intent("customer", source, facet)
+        if intent is None or intent.state is not IntentState.OPEN or intent.command == task.raw or intent.external_id is not None:
+            return None
+        try:
+            await self._end(intent)
+        except Incomplete:
+            raise
+        except WriteRejected:
+            return None
+        return self._linked(source, facet)
+
+    async def finish(self, intent: IntentRecord) -> None:
+        """Ends the write of a customer that a document began, when that one is withdrawn."""
+        async with self._target.locks.hold([f"object|customer|{intent.source.connection}|{intent.source.id}"]):
+            now = self._state.intent("customer", intent.source, intent.facet)
+            if now is not None and now.state is IntentState.OPEN and (now.command, now.external_id) == (intent.command, None):
+                await self._end(now)
+
+    async def _end(self, intent: IntentRecord) -> None:
+        command = self._target.codec.decode(topics.outbound(self._state.connection), intent.command)
+        begun = open_task(self._target, command, intent.command)
+        if begun.entity in topics.DOCUMENTS:
+            await self.create(begun, intent.facet)
+        else:
+            await self._masters.finish(begun, None)
 
     async def _link(
         self, source: ObjectRef, facet: str | None, currency: str | None, record: RawRecord, number: str | None

@@ -346,3 +346,22 @@ def test_a_row_that_our_own_write_has_outrun_is_read_anew() -> None:
     assert (asked.verdict, asked.echo_fields) == (Verdict.NEWS, ("name",))
     rested = judge(state, None, "customer", "C1", "x", {"name": "x"}, START + timedelta(days=1), version="1", is_list=False)
     assert rested.verdict is Verdict.NEWS, "a vendor that counts from the beginning again"
+
+
+async def test_an_order_goes_on_with_the_open_create_of_its_customer_in_that_ones_words() -> None:
+    """The order ended the customer's unanswered create with what it knew of the customer itself, and that stood as settled.
+
+    Law 6: an open write ends with the command that began it, whoever finds it."""
+    world = World()
+    world.backfilled()
+    world.observe("product", world.vendor.put("product", canon.Product(sku="A-1"), "P1"))
+    await world.live()
+    world.connector.fail_next = [Unavailable("503", retry_after_s=200)]
+    world.command(company("As its own command says"), source_id="61")
+    with pytest.raises(AssertionError, match="not quiet"):
+        await world.live(rounds=3)
+    world.connector.fail_next = ["well", Unavailable("503", retry_after_s=3_600)]
+    world.command(order("61"), action=Action.CREATE, **ORDER)
+    state = await world.live()
+    assert name_at(world, await only_customer(world)) == "As its own command says"
+    assert {s.standing for s in state.standings()} <= {Standing.WRITTEN, Standing.UNCHANGED}
