@@ -46,7 +46,11 @@ def _ensure(settings: BusSettings, shapes: Sequence[TopicShape]) -> list[str]:
 
 
 def _new_topic(shape: TopicShape, replication: int) -> NewTopic:
-    config = {"cleanup.policy": shape.cleanup, "max.message.bytes": str(shape.max_message_bytes)}
+    config = {
+        "cleanup.policy": shape.cleanup,
+        "max.message.bytes": str(shape.max_message_bytes),
+        "min.insync.replicas": str(max(1, replication - 1)),  # of three copies two hold a record before it counts as written
+    }
     if shape.cleanup == "compact":
         lag = KEY_COMPACTION_LAG_MS if shape.name == SUBJECT_KEYS else COMPACTION_LAG_MS
         config["max.compaction.lag.ms"] = str(lag)

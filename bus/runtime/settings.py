@@ -41,7 +41,7 @@ class BusSettings(BaseSettings):
     registry_password: SecretStr | None = None
     registry_ca_file: Path | None = None
     replication_factor: int = 1
-    """Copies of each topic that is created."""
+    """Copies of each topic that is created. With 3 of them, one broker may be lost: a write counts when 2 hold it."""
     slots: int = 8
     """Fixed when the topics are created: connections are hashed over them."""
     partitions: int = 12

@@ -1,28 +1,77 @@
-"""docs/faults.md, written by the run it tells of."""
+"""docs/faults.md, written by the runs it tells of: each run replaces its own rows and leaves the others as they were.
 
+The rows are kept beside it (docs/faults.json), so that a row run alone, or for hours, finds its place in the whole.
+"""
+
+import json
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+from tests.faults.broken import BUILDS
 from tests.faults.campaign import Result
+from tests.faults.registry import SCENARIOS
 
 PAGE = Path(__file__).parents[2] / "docs" / "faults.md"
+ROWS = PAGE.with_suffix(".json")
+
 HEAD = """# The fault campaign
 
 Real service processes, Kafka and registry of `bus/embedded`, the two simulators, and what is done to them. Each figure is counted
 from the vendors' own books and call logs and from committed records, by a reader of its own (`tests/faults/oracle.py`), never
-from what the services say. This page is written by the run itself.
+from what the services say. This page is written by the runs themselves: do not edit it.
 """
-AGAIN = """## To see it again
+COLUMNS = "| # | Fault | Done | Figures | Verdict | Run |\n|---|---|---|---|---|---|"
+FULL = """
+## Full counts
+
+The same rows as `make faults-long` runs them; a row that is not here was not run with full counts yet.
+"""
+BROKEN = """
+## Broken builds
+
+A checker nobody has seen fail is no checker. Each row ran with one guard taken out of the services; its oracle had to fail.
+
+| # | Taken out | What the oracle said | Verdict | Run |
+|---|---|---|---|---|"""
+BY_DESIGN = """
+## What no design survives, and what the operator sees
+
+- **A single-use refresh token lost between the vendor's answer and our store.** The vendor has used up the old token and nobody
+  holds the new one (row 12 kills processes right there). The intent of before tells the successor to try the old token once; where
+  the vendor gives no second chance it answers `invalid_grant`, and that account waits for a person, with one alert
+  (`bus_grants{state="LOGIN_NEEDED"}`). Others go on, nothing is lost, what waits goes on by itself after the login:
+
+  ```
+  $ bus grants list
+   connection  state         access until         last refresh         what is needed
+   exact-nl    LOGIN_NEEDED  2026-11-21 15:42:29  2026-11-21 15:32:30  a person: `bus grants login exact-nl`
+                                                                       (token endpoint refuses the grant: 400 invalid_grant)
+  ```
+
+- **A lost answer to a create that has neither key nor search.** Nobody but the vendor can tell whether the object was made. The bus
+  makes no second one: the record is dead with `AMBIGUOUS_WRITE` and says what to look for; `bus link` says what was found
+  ([a write ended unclear](operating.md#a-write-ended-unclear-or-two-objects-claim-one)). No write of the shipped connectors is of
+  this class; the contract suite and the simulation cover it.
+- **An edit of the same field within the milliseconds between our read and our write**, at a vendor whose updates name no version
+  (Exact Online). The vendor keeps the later of the two and tells nobody of the other. QuickBooks refuses such an update and it is
+  judged anew.
+- **The only broker's disk.** One broker keeps one copy: with three of them, and the settings
+  the bus asks for (`acks=all`, and at least two in-sync copies on the broker's side), one may be lost.
+"""
+AGAIN = """
+## To see it again
 
 ```
-make faults                                        # this table
-make faults-long                                   # the full counts, and the broken builds
-python -m tests.faults --only 3 --seed {seed}            # one scenario with the chances of this run
-python -m tests.faults --only 3 --seed {seed} --keep /tmp/seen   # and keep its logs
-python -m tests.faults --only 3 --break guard      # with a broken build: the oracle must fail
+make faults                                                # the first table
+make faults-long                                           # full counts, and the broken builds: hours
+python -m tests.faults --only 3 --seed 7                   # one row, with the chances of that seed
+python -m tests.faults --only 3 --seed 7 --keep FOLDER     # and keep its logs
+python -m tests.faults --only 3 --long --write             # its full counts, onto this page
+python -m tests.faults --only 3 --break no-guard           # with a broken build: the oracle must fail
 ```
 
 A seed decides what is changed, who is struck and when; the operating system decides the rest, so that two runs of one seed are
@@ -39,56 +88,79 @@ def lines(results: Sequence[Result]) -> list[str]:
     ]
 
 
-def write(results: Sequence[Result], *, seed: int, is_long: bool, seconds: float) -> Path:
-    """Writes the page; returns where."""
-    PAGE.write_text(page(results, seed=seed, is_long=is_long, seconds=seconds))
+def write(results: Sequence[Result], *, seed: int, is_long: bool) -> Path:
+    """Puts the rows of a run in the place of those of before; returns the page."""
+    known = json.loads(ROWS.read_text()) if ROWS.exists() else []
+    rows = {_place(row): row for row in known}
+    rows |= {_place(row): row for row in (_row(result, seed=seed, is_long=is_long) for result in results)}
+    wanted = {(scenario.number, name) for scenario in SCENARIOS for name in ("", *scenario.broken)}
+    kept = [row for place, row in sorted(rows.items()) if place[:2] in wanted]
+    ROWS.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
+    PAGE.write_text(page(kept))
     return PAGE
 
 
-def page(results: Sequence[Result], *, seed: int, is_long: bool, seconds: float) -> str:
-    """The page."""
-    sound = [result for result in results if not result.broken]
-    broken = [result for result in results if result.broken]
-    parts = [
-        HEAD,
-        f"{'`make faults-long`' if is_long else '`make faults`'}, seed {seed}, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, "
-        f"{seconds / 60:.0f} minutes, on {_machine()}.\n",
-        "| # | Fault | Done | Figures | Verdict |\n|---|---|---|---|---|",
-        *(_row(result) for result in sound),
-    ]
+def page(rows: Sequence[dict[str, Any]]) -> str:
+    """The page of these rows."""
+    usual, full, broken = (
+        [row for row in rows if (bool(row["broken"]), row["full"]) == kind]
+        for kind in ((False, False), (False, True), (True, False))
+    )
+    machines = ", ".join(sorted({row["machine"] for row in rows}))
+    parts = [HEAD, f"Machine: {machines}. {_minutes(usual)} for the first table.\n", COLUMNS, *map(_line, usual)]
+    if full:
+        parts += [FULL, COLUMNS, *map(_line, full)]
     if notes := [
-        note for result in sound if not result.holds for note in (f"{result.scenario.number}: {n}" for n in _notes(result))
+        f"- {row['number']}: {note}" for row in (*usual, *full) if not row["holds"] for note in row["notes"] or [row["verdict"]]
     ]:
-        parts += ["\n## What did not hold\n", *(f"- {note}" for note in notes)]
+        parts += ["\n## What did not hold\n", *notes]
     if broken:
-        parts += [
-            "\n## Broken builds\n",
-            "A checker nobody has seen fail is no checker. Each row ran with one guard taken out; its oracle had to fail.\n",
-            "| # | Taken out | What the oracle said | Verdict |\n|---|---|---|---|",
-            *(_broken_row(result) for result in broken),
-        ]
-    return "\n".join(parts) + "\n\n" + AGAIN.format(seed=seed)
+        parts += [BROKEN, *map(_broken_line, broken)]
+    return "\n".join([*parts, BY_DESIGN.rstrip(), AGAIN])
 
 
-def _row(result: Result) -> str:
-    cells = [str(result.scenario.number), result.scenario.title, result.figures.done, _figures(result), result.verdict]
-    return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
+def _place(row: dict[str, Any]) -> tuple[int, str, bool]:
+    return row["number"], row["broken"], row["full"]
 
 
-def _broken_row(result: Result) -> str:
-    from tests.faults.broken import BUILDS
+def _row(result: Result, *, seed: int, is_long: bool) -> dict[str, Any]:
+    failed = [str(figure) for figure in result.figures.found if not figure.holds]
+    return {
+        "number": result.scenario.number,
+        "title": result.scenario.title,
+        "broken": result.broken,
+        "full": is_long and not result.broken,
+        "seed": seed,
+        "at": f"{datetime.now(UTC):%Y-%m-%d %H:%M}",
+        "seconds": round(result.seconds),
+        "done": result.figures.done,
+        "figures": [str(figure) for figure in result.figures.found],
+        "failed": failed or [result.error][: bool(result.error)],
+        "notes": [] if result.holds else result.figures.notes,
+        "verdict": result.verdict,
+        "holds": result.holds,
+        "machine": _machine(),
+    }
 
-    failed = ", ".join(str(figure) for figure in result.figures.found if not figure.holds) or result.error
-    cells = [str(result.scenario.number), BUILDS[result.broken].what, failed, result.verdict]
-    return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
+
+def _line(row: dict[str, Any]) -> str:
+    return _cells(row["number"], row["title"], row["done"], ", ".join(row["figures"]), row["verdict"], _run(row))
 
 
-def _figures(result: Result) -> str:
-    return ", ".join(map(str, result.figures.found))
+def _broken_line(row: dict[str, Any]) -> str:
+    return _cells(row["number"], BUILDS[row["broken"]].what, ", ".join(row["failed"]), row["verdict"], _run(row))
 
 
-def _notes(result: Result) -> list[str]:
-    return result.figures.notes or [result.verdict]
+def _run(row: dict[str, Any]) -> str:
+    return f"seed {row['seed']}, {row['at']} UTC, {row['seconds']} s"
+
+
+def _cells(*cells: Any) -> str:
+    return f"| {' | '.join(str(cell).replace('|', '/') for cell in cells)} |"
+
+
+def _minutes(rows: Iterable[dict[str, Any]]) -> str:
+    return f"{sum(row['seconds'] for row in rows) / 60:.0f} minutes"
 
 
 def _machine() -> str:

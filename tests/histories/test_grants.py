@@ -109,5 +109,6 @@ async def test_a_token_refresh_frozen_before_its_post_on_a_broker(slots: Slots) 
         async with asyncio.timeout(PATIENCE_S):
             await older
     assert vendor.refreshed_with == ["refresh-0", "refresh-0"]
-    assert await slots.states() == [("REFRESHING", 0), ("ACTIVE", 1)]
+    *announced, last = await slots.states()  # more than one when a commit took long: each call is announced freshly
+    assert (set(announced), last) == ({("REFRESHING", 0)}, ("ACTIVE", 1))
     assert (await slots.token()).access_token == token.access_token

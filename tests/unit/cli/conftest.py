@@ -2,7 +2,6 @@
 
 import asyncio
 import pkgutil
-import sys
 from collections.abc import Awaitable, Callable
 from importlib import import_module
 from typing import Any
@@ -53,12 +52,16 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
         return board.published
 
     given = {"connected": connected, "read_published": read_published, "LogReader": board.reader}
-    for package in (bus.cli, bus.runtime):
-        for found in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
-            module = sys.modules.get(found.name) or import_module(found.name)
-            for name, value in given.items():
-                if hasattr(module, name):
-                    monkeypatch.setattr(module, name, value)
+    # All are imported before the first is changed: one imported later would take a board's function for the real one, for good.
+    modules = [
+        import_module(found.name)
+        for package in (bus.cli, bus.runtime)
+        for found in pkgutil.iter_modules(package.__path__, f"{package.__name__}.")
+    ]
+    for module in modules:
+        for name, value in given.items():
+            if hasattr(module, name):
+                monkeypatch.setattr(module, name, value)
     monkeypatch.setattr("bus.runtime.requests.ask", board.ask)
     for module_name in ("braking", "linking", "replaying"):
         monkeypatch.setattr(f"bus.cli.{module_name}.ANSWER_WAIT_S", 0.05)
