@@ -41,8 +41,8 @@ BY_DESIGN = """
 ## What no design survives, and what the operator sees
 
 - **A single-use refresh token lost between the vendor's answer and our store.** The vendor has used up the old token and nobody
-  holds the new one (row 12 kills processes right there). The intent of before tells the successor to try the old token once; where
-  the vendor gives no second chance it answers `invalid_grant`, and that account waits for a person, with one alert
+  holds the new one (row 12 kills processes right there). The intent of before tells the successor to try the old token once;
+  where the vendor gives no second chance it answers `invalid_grant`, and that account waits for a person, with one alert
   (`bus_grants{state="LOGIN_NEEDED"}`). Others go on, nothing is lost, what waits goes on by itself after the login:
 
   ```
@@ -52,10 +52,10 @@ BY_DESIGN = """
                                                                        (token endpoint refuses the grant: 400 invalid_grant)
   ```
 
-- **A lost answer to a create that has neither key nor search.** Nobody but the vendor can tell whether the object was made. The bus
-  makes no second one: the record is dead with `AMBIGUOUS_WRITE` and says what to look for; `bus link` says what was found
-  ([a write ended unclear](operating.md#a-write-ended-unclear-or-two-objects-claim-one)). No write of the shipped connectors is of
-  this class; the contract suite and the simulation cover it.
+- **A lost answer to a create that has neither key nor search.** Nobody but the vendor can tell whether the object was made. The
+  bus makes no second one: the record is dead with `AMBIGUOUS_WRITE` and says what to look for; `bus link` says what was found
+  ([a write ended unclear](operating.md#a-write-ended-unclear-or-two-objects-claim-one)). No write of the shipped connectors is
+  of this class; unit tests and the simulation cover it.
 - **An edit of the same field within the milliseconds between our read and our write**, at a vendor whose updates name no version
   (Exact Online). The vendor keeps the later of the two and tells nobody of the other. QuickBooks refuses such an update and it is
   judged anew.
