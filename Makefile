@@ -32,7 +32,7 @@ check: format-check lint types ## Format, lint, types, laws, unit and contract t
 
 .PHONY: test
 test: format-check lint types ## Everything `make check` does, then the tests on a real Kafka and registry
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist worksteal
 
 .PHONY: format
 format: $(INSTALLED) ## Format the code

@@ -21,11 +21,10 @@ from tests.clusters import SERVER_TUNING, RunningCluster, start_cluster
 
 HERE = Path(__file__).parent
 QUICK = ("architecture", "unit", "contract", "connectors", "golden", "histories")
-LAYERS = (*QUICK, "simulation", "integration", "e2e", "faults")
+ON_A_CLUSTER = ("integration", "e2e")
+RANKS = {layer: rank for rank, layer in enumerate((*QUICK, "simulation", *ON_A_CLUSTER))}
 GOLDEN_VARIABLE = "BUS_TEST_GOLDEN"
 CLUSTER_KIND = pytest.StashKey[str]()
-OUTCOMES = pytest.StashKey[dict[str, Counter[str]]]()
-REASONS = pytest.StashKey[dict[str, Counter[str]]]()
 
 
 def layer_of(path: Path) -> str:
@@ -37,37 +36,47 @@ def layer_of(path: Path) -> str:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[OUTCOMES] = defaultdict(Counter)
-    config.stash[REASONS] = defaultdict(Counter)
+    config.pluginmanager.register(Layers())
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Quick layers first: what is broken is seen soon."""
-    ranks = {layer: rank for rank, layer in enumerate(LAYERS)}
-    items.sort(key=lambda item: ranks.get(layer_of(item.path), len(LAYERS)))
+    items.sort(key=lambda item: RANKS.get(layer_of(item.path), len(RANKS)))
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     report = yield
-    layer = layer_of(item.path)
-    if report.when == "call" or report.outcome != "passed":
-        item.config.stash[OUTCOMES][layer][report.outcome] += 1
-    if report.skipped and isinstance(report.longrepr, tuple):
-        item.config.stash[REASONS][layer][report.longrepr[2].removeprefix("Skipped: ")] += 1
+    if CLUSTER_KIND in item.config.stash:
+        report.user_properties.append(("cluster", item.config.stash[CLUSTER_KIND]))
     return report
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """One line per layer; a layer that could not run says why, with a count."""
-    terminalreporter.section("layers")
-    for layer, outcomes in config.stash[OUTCOMES].items():
-        counts = ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items()))
-        has_cluster = layer not in (*QUICK, "simulation") and CLUSTER_KIND in config.stash
-        on_what = f" on {config.stash[CLUSTER_KIND]}" if has_cluster else ""
-        terminalreporter.line(f"{layer or '(elsewhere)'}{on_what}: {counts}")
-        for reason, count in config.stash[REASONS][layer].items():
-            terminalreporter.line(f"    {count} could not run: {reason.splitlines()[0]}")
+class Layers:
+    """Counts per layer what reports say, wherever the tests ran: `-n 2` runs them in two processes, each with its own cluster."""
+
+    def __init__(self) -> None:
+        self._outcomes: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        self._reasons: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        self._cluster = ""
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        layer = layer_of(HERE.parent / report.nodeid.split("::")[0])
+        if report.when == "call" or report.outcome != "passed":
+            self._outcomes[layer][report.outcome] += 1
+        if report.skipped and isinstance(report.longrepr, tuple):
+            self._reasons[layer][report.longrepr[2].removeprefix("Skipped: ")] += 1
+        self._cluster = dict(report.user_properties).get("cluster", self._cluster)
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """One line per layer; a layer that could not run says why, with a count."""
+        terminalreporter.section("layers")
+        for layer, outcomes in sorted(self._outcomes.items(), key=lambda item: RANKS.get(item[0], len(RANKS))):
+            counts = ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items()))
+            on_what = f" on {self._cluster}" if self._cluster and layer in ON_A_CLUSTER else ""
+            terminalreporter.line(f"{layer or '(elsewhere)'}{on_what}: {counts}")
+            for reason, count in self._reasons[layer].items():
+                terminalreporter.line(f"    {count} could not run: {reason.splitlines()[0]}")
 
 
 # --- sockets ------------------------------------------------------------------------------------------------------------------

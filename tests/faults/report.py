@@ -55,7 +55,7 @@ BY_DESIGN = """
 - **A lost answer to a create that has neither key nor search.** Nobody but the vendor can tell whether the object was made. The
   bus makes no second one: the record is dead with `AMBIGUOUS_WRITE` and says what to look for; `bus link` says what was found
   ([a write ended unclear](operating.md#a-write-ended-unclear-or-two-objects-claim-one)). No write of the shipped connectors is
-  of this class; unit tests and the simulation cover it.
+  of this class; `tests/unit/sinks` holds it for those that will be.
 - **An edit of the same field within the milliseconds between our read and our write**, at a vendor whose updates name no version
   (Exact Online). The vendor keeps the later of the two and tells nobody of the other. QuickBooks refuses such an update and it is
   judged anew.
