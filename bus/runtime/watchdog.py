@@ -1,6 +1,6 @@
 """Ends a process that hangs, so that whoever keeps it running starts it anew (law 10: liveness is progress, not an open port).
 
-Every step that must end is a span with a limit: a poll of the group, a commit, a command, a page. A thread of its own looks
+Every step that must end is a span with a limit: a poll of the group, a commit, a command. A thread of its own looks
 whether one lasts longer than it may, and whether the event loop still turns. Then it writes down where every thread stands and
 ends the process; the next owner resolves what was open, as after any crash. /healthz says the same to Kubernetes.
 """

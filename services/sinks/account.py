@@ -28,6 +28,7 @@ from bus.runtime import metrics
 from bus.runtime.codec import Codec
 from bus.runtime.slotwork import OwnershipLost
 from bus.runtime.state import AccountState, backfill_key, brake_key, budget_key, link_key, object_key
+from bus.runtime.watchdog import span
 from schemas.system import (
     BackfillRecord,
     BrakeRecord,
@@ -69,6 +70,8 @@ from services.sinks.waiting import Waiting, is_held
 
 log = logging.getLogger(__name__)
 
+COMMAND_LIMIT_S = 3_600.0
+"""Every call and every wait for a budget ends long before; what lasts so long waits for something that will not come."""
 CONFLICT_TRIES_MAX = 3
 CLOCK_SKEW_S = 5
 """An observation this close to our own write may be older than it: the next poll observes again."""
@@ -296,7 +299,8 @@ class AccountSink:
         try:
             for attempt in range(CONFLICT_TRIES_MAX):
                 try:
-                    return await self._carrier.carry_out(command, raw)
+                    with span(f"a command for {self.connection}", COMMAND_LIMIT_S):
+                        return await self._carrier.carry_out(command, raw)
                 except WriteConflict:
                     if attempt + 1 == CONFLICT_TRIES_MAX:
                         raise

@@ -1,5 +1,6 @@
 """What a sink does with commands, one account, fake vendor."""
 
+import asyncio
 from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
@@ -11,9 +12,10 @@ from bus.core import topics
 from bus.core.errors import AccessDenied, AccessRevoked, Unavailable, WriteConflict, WriteRejected
 from bus.core.policy import CustomerPolicy, ProductPolicy, WritePolicy
 from bus.runtime.state import AccountState
+from bus.runtime.watchdog import Watchdog
 from schemas import canon
 from schemas.system import Action, Cause, IdempotencyClass, LinkedBy, LinkState, ObjectRef, Outcome, Standing
-from services.sinks.account import PARALLEL_OBJECTS_MAX
+from services.sinks.account import COMMAND_LIMIT_S, PARALLEL_OBJECTS_MAX
 from tests.fakes import company, order
 from tests.unit.sinks.world import PEER, World, standing_of
 
@@ -44,6 +46,28 @@ async def test_a_new_customer_is_created_once_and_linked() -> None:
     assert link is not None
     assert link.linked_by is LinkedBy.CREATED
     assert standing_of(state).standing is Standing.UNCHANGED
+
+
+async def test_a_command_that_never_ends_is_seen_by_the_watchdog(monkeypatch: pytest.MonkeyPatch) -> None:
+    world, now_s = World(), 0.0
+    dog = Watchdog(lambda: now_s)
+    monkeypatch.setattr("services.sinks.account.span", dog.span)
+
+    async def never(*_: Any) -> Any:
+        await asyncio.Event().wait()
+
+    world.connector.perform = never  # type: ignore[method-assign]
+    world.backfilled()
+    world.command(company())
+    life = asyncio.ensure_future(world.live(rounds=100))
+    while not dog._spans:
+        assert not life.done()
+        await asyncio.sleep(0)
+    now_s = COMMAND_LIMIT_S
+    assert dog.stuck() is None
+    now_s += 1
+    assert dog.stuck() == f"a command for {world.sink.connection} is over its limit by 1 s"
+    life.cancel()
 
 
 async def test_what_a_day_has_been_used_for_is_committed_with_the_outcome() -> None:
