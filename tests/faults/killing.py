@@ -23,7 +23,7 @@ WRITES_BEFORE_DEATH_MAX = 8
 
 async def poller_killed(run: Run) -> Figures:
     """At random moments, every third of them between flush and commit; changes go on all the time."""
-    kills, changes = run.count(15, 100, 10), run.count(3_000, 20_000, 600)
+    kills, changes = run.count(8, 100, 10), run.count(1_600, 20_000, 600)
     figures = run.figures()
     async with run.bed() as bed:
         await bed.open([CUSTOMERS])
@@ -85,7 +85,7 @@ def lost_versions(found: Sequence[oracle.Event], load: Customers) -> list[str]:
 
 async def processor_killed(run: Run) -> Figures:
     """At random moments while events come; the sinks carry out what reaches them."""
-    kills, changes = run.count(8, 100, 4), run.count(600, 20_000, 200)
+    kills, changes = run.count(6, 100, 4), run.count(450, 20_000, 200)
     figures = run.figures()
     async with run.bed() as bed:
         await bed.open([CUSTOMERS])
@@ -140,10 +140,10 @@ def second_customers(there: dict[int, list[dict[str, Any]]]) -> list[str]:
 
 async def sink_killed(run: Run) -> Figures:
     """Each sink dies when the vendor has answered one of its writes, before anybody could write that down."""
-    kills = run.count(25, 200, 6)
+    kills = run.count(12, 200, 6)
     figures = run.figures()
     async with run.bed() as bed:
-        await bed.open([CUSTOMERS, SALES, ORDERS, PRODUCTS], orders=run.count(90, 360, 24))
+        await bed.open([CUSTOMERS, SALES, ORDERS, PRODUCTS], orders=run.count(48, 360, 24))
         bed.launch("grants", "pollers", "processors")
         await backfilled(bed)  # what is there before is only linked; what comes after is made
         load = Customers(bed.qbo, run.chance)

@@ -113,16 +113,17 @@ def newest(found: Iterable[Event]) -> dict[str, Any]:
 def order_breaks(found: Iterable[Event]) -> list[str]:
     """Commands whose version appears for the first time behind a newer one of the same object and flow.
 
-    Repeats are allowed: processors deliver at least once, and the sink drops what it has seen.
+    Repeats are allowed: processors deliver at least once, and the sink drops what it has seen. A replay beside them is a stream of
+    its own, with an order of its own: it begins with the newest version there is.
     """
-    highest: dict[tuple[str, str], int] = {}
-    seen: defaultdict[tuple[str, str], set[int]] = defaultdict(set)
+    highest: dict[tuple[str, str, str | None], int] = {}
+    seen: defaultdict[tuple[str, str, str | None], set[int]] = defaultdict(set)
     breaks = []
     for event in found:
         command = event.value
         if command.flow is None:
             continue
-        place = (event.key, command.flow)
+        place = (event.key, command.flow, command.request)
         if command.seq not in seen[place] and command.seq < highest.get(place, 0):
             breaks.append(f"{event.key} in {command.flow}: {command.seq} after {highest[place]}")
         seen[place].add(command.seq)

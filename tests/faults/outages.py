@@ -25,7 +25,7 @@ NOTICED_S = 120
 
 async def broker_away(run: Run) -> Figures:
     """Stopped in order, and killed, while changes go on at the vendors."""
-    stops = run.count(2, 10, 1)
+    stops = run.count(1, 10, 1)
     figures = run.figures()
     async with run.bed() as bed:
         await bed.open([CUSTOMERS, SALES], orders=30)

@@ -142,7 +142,7 @@ class GrantsBed(Bed):
 
 async def tokens(run: Run) -> Figures:
     """1. refreshes while processes come and go in order; 2. deaths behind the vendor's answer; 3. a person logs in again."""
-    wanted, deaths = run.count(1_000, 10_000, 200), run.count(3, 20, 1)
+    wanted, deaths = run.count(600, 10_000, 200), run.count(2, 20, 1)
     figures = run.figures()
     names = [f"{run.number}-{run.seed % 10_000}-{number:02}{run.broken}" for number in range(GRANTS)]
     async with TokenVendor(names).served() as vendor, run.bed(kind=GrantsBed) as bed:

@@ -38,10 +38,10 @@ def silences(count: int, path_prefix: str) -> list[dict[str, Any]]:
 
 async def silent_vendor(run: Run) -> Figures:
     """The vendor commits, then silence until the caller gives up; both vendors, all their kinds of writes."""
-    wanted = run.count(100, 1_000, 20)
+    wanted = run.count(60, 1_000, 20)
     figures = run.figures()
     async with run.bed(call_timeout_s=3.0, settle_s=2) as bed:
-        await bed.open([CUSTOMERS, SALES, PRODUCTS], orders=run.count(60, 240, 12))
+        await bed.open([CUSTOMERS, SALES, PRODUCTS], orders=run.count(40, 240, 12))
         api = f"/api/v1/{bed.exact.info['config']['division']}/"
         at_qbo = wanted // 10
         await plan(bed.exact, *silences(wanted - at_qbo, api))
@@ -76,7 +76,7 @@ async def failing_vendor(run: Run) -> Figures:
         wanted = {f"BUS-{number:04}" for number in range(11, 11 + run.count(10, 30, 5))}
         await bed.open([PRODUCTS], real_limits=True, when={PRODUCTS: f"source.sku in {sorted(wanted)}"})
         for vendor in bed.targets:
-            await plan(vendor, *bursts(run, run.count(200, 3_000, 100)))
+            await plan(vendor, *bursts(run, run.count(120, 3_000, 100)))
         for instance in range(4):
             bed.launch("sinks", instance=instance)
         bed.launch("grants", "pollers", "processors")
