@@ -34,12 +34,17 @@ def main() -> int:
     logging.getLogger("bus").addHandler(logging.NullHandler())  # what clients of this process say of brokers that come and go
     logging.getLogger("bus").propagate = False
     begun = time.monotonic()
-    results = asyncio.run(carry_out(rows, seed=seed, is_long=asked.long, keep=asked.keep, say=say))
+
+    def record(result: Result) -> None:
+        if asked.write:  # each as it ends: a run of hours may be cut short
+            report.write(result, seed=seed, is_long=asked.long)
+
+    results = asyncio.run(carry_out(rows, seed=seed, is_long=asked.long, keep=asked.keep, say=say, record=record))
     say(f"\nseed {seed}, {time.monotonic() - begun:.0f} s\n")
     for line in report.lines(results):
         say(line)
     if asked.write:
-        say(f"written: {report.write(results, seed=seed, is_long=asked.long)}")
+        say(f"written: {report.PAGE}")
     return 0 if all(result.holds for result in results) else 1
 
 

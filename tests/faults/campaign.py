@@ -194,9 +194,15 @@ def working_folder(keep: Path | None) -> Iterator[Path]:
 
 
 async def carry_out(
-    scenarios: Sequence[tuple[Scenario, str]], *, seed: int, is_long: bool, keep: Path | None, say: Callable[[str], None]
+    scenarios: Sequence[tuple[Scenario, str]],
+    *,
+    seed: int,
+    is_long: bool,
+    keep: Path | None,
+    say: Callable[[str], None],
+    record: Callable[[Result], None],
 ) -> list[Result]:
-    """Runs scenarios (each with the name of a broken build, or none) in order."""
+    """Runs scenarios (each with the name of a broken build, or none) in order; `record` is given each as it ends."""
     results = []
     with working_folder(keep) as folder:
         try:
@@ -206,6 +212,7 @@ async def carry_out(
                     run = Run(scenario.number, cluster, folder, seed, is_long, broken, say)
                     results.append(await judge(scenario, run))
                     tell(results[-1], say)
+                    record(results[-1])
                     if not cluster.is_running():
                         await asyncio.to_thread(cluster.start_kafka)
                         await asyncio.to_thread(cluster.start_registry)

@@ -113,8 +113,8 @@ def newest(found: Iterable[Event]) -> dict[str, Any]:
 def order_breaks(found: Iterable[Event]) -> list[str]:
     """Commands whose version appears for the first time behind a newer one of the same object and flow.
 
-    Repeats are allowed: processors deliver at least once, and the sink drops what it has seen. A replay beside them is a stream of
-    its own, with an order of its own: it begins with the newest version there is.
+    Repeats are allowed: processors deliver at least once, and the sink drops what it has seen. A replay beside them is a stream
+    of its own, with an order of its own: it begins with the newest version there is.
     """
     highest: dict[tuple[str, str, str | None], int] = {}
     seen: defaultdict[tuple[str, str, str | None], set[int]] = defaultdict(set)

@@ -88,16 +88,14 @@ def lines(results: Sequence[Result]) -> list[str]:
     ]
 
 
-def write(results: Sequence[Result], *, seed: int, is_long: bool) -> Path:
-    """Puts the rows of a run in the place of those of before; returns the page."""
+def write(result: Result, *, seed: int, is_long: bool) -> None:
+    """Puts a row in the place of the one of before, and writes the page anew."""
     known = json.loads(ROWS.read_text()) if ROWS.exists() else []
-    rows = {_place(row): row for row in known}
-    rows |= {_place(row): row for row in (_row(result, seed=seed, is_long=is_long) for result in results)}
+    rows = {_place(row): row for row in (*known, _row(result, seed=seed, is_long=is_long))}
     wanted = {(scenario.number, name) for scenario in SCENARIOS for name in ("", *scenario.broken)}
     kept = [row for place, row in sorted(rows.items()) if place[:2] in wanted]
     ROWS.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
     PAGE.write_text(page(kept))
-    return PAGE
 
 
 def page(rows: Sequence[dict[str, Any]]) -> str:
