@@ -16,7 +16,9 @@ from schemas.canon import Origin
 from schemas.system import LinkedBy, LinkState, ObjectState, SeenRecord
 
 RESTED = timedelta(seconds=60)
-"""A read of one object shows our own write by then."""
+"""A list shows our own write by then."""
+CLOCKS_APART = timedelta(seconds=5)
+"""How far the clocks of the process that writes and the one that reads may differ."""
 
 
 class Verdict(StrEnum):
@@ -52,20 +54,22 @@ def judge(
     now: datetime,
     *,
     renew: bool = False,
+    asked_at: datetime | None = None,
     version: str | None = None,
     is_list: bool = True,
 ) -> Judgement:
     """Judges a version against what is known, by a state read to an end offset taken after the page arrived.
 
-    `renew`: somebody asked for the object again; then it is news even if nothing changed. `version` is the vendor's, of what was
-    served: a row that a write of ours has outrun would make its old values news. It is read anew by itself (`is_list` False).
+    `renew`: somebody asked for the object again; then it is news even if nothing changed. `asked_at` (None: now) is when the
+    vendor was asked, `version` the vendor's of what was served: a row that a write of ours has outrun would make its old values
+    news, and send them back. It is read anew by itself (`is_list` False).
     """
     if is_held(state, seen, entity, source_id):
         return Judgement(verdict=Verdict.HELD)
     if seen is not None and not seen.deleted and seen.content_hash == content_hash and not renew:
         return Judgement(verdict=Verdict.UNCHANGED)
     known = state.object(entity, source_id)
-    if known is not None and _is_outrun(known, version, now, is_list=is_list):
+    if known is not None and _is_outrun(known, content_hash, version, asked_at or now, now, is_list=is_list):
         return Judgement(verdict=Verdict.HELD)
     write = known if known is not None and _is_fresh(known, seen) else None
     is_echo = write is not None and write.content_hash == content_hash
@@ -102,19 +106,27 @@ def is_held(state: AccountState, seen: SeenRecord | None, entity: str, source_id
     return False
 
 
-def _is_outrun(known: ObjectState, version: str | None, now: datetime, *, is_list: bool) -> bool:
-    """Whether what was served is older than our own last write, by versions that count up.
+def _is_outrun(
+    known: ObjectState, content_hash: str, version: str | None, asked_at: datetime, now: datetime, *, is_list: bool
+) -> bool:
+    """Whether what was served may be older than our own last write: by versions that count up, else by the clock.
 
     What was read by itself long after the write is what there is: the vendor counts from the beginning again.
     """
-    if not known.by_bus or known.written_at is None or not is_older(version, known.version):
+    if not known.by_bus or known.written_at is None:
         return False
-    return is_list or now - known.written_at < RESTED
+    if _counts(version) and _counts(known.version):
+        return is_older(version, known.version) and (is_list or now < known.written_at + RESTED)
+    return content_hash != known.content_hash and asked_at < known.written_at + (RESTED if is_list else CLOCKS_APART)
+
+
+def _counts(version: str | None) -> bool:
+    return version is not None and version.isdigit()
 
 
 def is_older(version: str | None, than: str | None) -> bool:
     """Whether a vendor's version is below another; only whole numbers can be compared ("10" is not below "9")."""
-    return version is not None and than is not None and version.isdigit() and than.isdigit() and int(version) < int(than)
+    return _counts(version) and _counts(than) and int(version or 0) < int(than or 0)
 
 
 def _is_fresh(known: ObjectState, seen: SeenRecord | None) -> bool:

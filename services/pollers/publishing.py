@@ -348,9 +348,18 @@ class PageBuilder:
         content = self._hasher.content(entity)
         fields = self._hasher.fields(entity) if record.entity not in topics.DOCUMENTS else {}
         renew = renewed_at is not None and seen is not None and seen.seq < micros(renewed_at)
-        now, entity_name, version = self._clock.now(), record.entity, whole.version
         verdict = judge(
-            self._state, seen, entity_name, record.id, content, fields, now, renew=renew, version=version, is_list=is_list
+            self._state,
+            seen,
+            record.entity,
+            record.id,
+            content,
+            fields,
+            self._clock.now(),
+            renew=renew,
+            asked_at=asked_at,
+            version=whole.version,
+            is_list=is_list,
         )
         known = SeenRecord(
             connection=self._connection,

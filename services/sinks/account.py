@@ -434,13 +434,14 @@ class AccountSink:
         """An object of this account as the poller saw it: what can be matched, and what waits for it."""
         assert command.source and command.observed
         entity, external_id = command.source.entity, command.source.id
-        seen = command.observed
+        seen, key = command.observed, object_key(self.connection, entity, external_id)
+        await self._ledger.settled(self.state, key)  # a write of ours may be on its way
         old = self.state.object(entity, external_id)
         ours = old is not None and old.by_bus and old.written_at is not None
         if ours and old and old.written_at and micros(command.made_at) <= micros(old.written_at) + CLOCK_SKEW_S * 1_000_000:
             # The observation may be older than our write: only what it can be found by is taken over.
             seen = msgspec.structs.replace(old, match_keys=seen.match_keys, active=seen.active)
-        change: Change = (object_key(self.connection, entity, external_id), StateRecord(connection=self.connection, object=seen))
+        change: Change = (key, StateRecord(connection=self.connection, object=seen))
         await self._ledger.commit(Entry(state=self.state, changes=[change], settles=message.offset))
         self._carrier.forget(external_id)
         self._waiting.released_by(entity, external_id)
@@ -450,6 +451,7 @@ class AccountSink:
         assert command.source and command.target_entity and command.target_id
         entity, source, external_id = command.target_entity, command.source, command.target_id
         facet = self._carrier.facet(entity, command.currency)
+        await self._ledger.settled(self.state, link_key(self.connection, entity, source, facet))  # it may just be made here
         known = self.state.link(entity, source, facet)
         if known is not None and known.external_id == external_id:
             await self._ledger.commit(Entry(state=self.state, settles=message.offset))

@@ -76,6 +76,9 @@ class Entry(msgspec.Struct, kw_only=True):
     """Where the account's outbound topic is read from now on, because retention took what lay before."""
 
 
+Handed = tuple[Entry, list[Outgoing], asyncio.Future[None]]
+
+
 class Ledger:
     """Group commit of one slot."""
 
@@ -84,7 +87,8 @@ class Ledger:
         self._publisher = publisher
         self._codec = codec
         self._offsets: dict[str, Offsets] = {}
-        self._waiting: list[tuple[Entry, list[Outgoing], asyncio.Future[None]]] = []
+        self._waiting: list[Handed] = []
+        self._committing: list[Handed] = []
         self._wake = asyncio.Event()
         self._lost: BaseException | None = None
         self.commits = 0
@@ -102,6 +106,20 @@ class Ledger:
         self._waiting.append((entry, records, future))
         self._wake.set()
         await future
+
+    async def settled(self, state: AccountState, key: str) -> None:
+        """Returns when no change of a record is on its way: who makes it anew out of what stands there sees all of it.
+
+        What is handed in at once follows what went before. Raises OwnershipLost.
+        """
+        while True:
+            handed = (*self._committing, *self._waiting)
+            found = [
+                future for entry, _, future in handed if entry.state is state and any(key == name for name, _ in entry.changes)
+            ]
+            if not found:
+                return
+            await found[-1]
 
     def _encode(self, entry: Entry) -> list[Outgoing]:
         records = [
@@ -139,7 +157,8 @@ class Ledger:
     async def _commit_batch(self) -> None:
         """Steps: 1 take what waits; 2 add the offsets it settles; 3 one transaction; 4 apply to memory; 5 let the tasks go on."""
         # 1
-        batch: list[tuple[Entry, list[Outgoing], asyncio.Future[None]]] = []
+        batch: list[Handed] = []
+        self._committing = batch
         size = 0
         while self._waiting and size < BATCH_RECORDS_MAX:
             batch.append(self._waiting.pop(0))
@@ -172,6 +191,7 @@ class Ledger:
             for key, change in entry.changes:
                 entry.state.apply(key, change)
         # 5
+        self._committing = []
         for _, _, future in batch:
             if not future.done():
                 future.set_result(None)

@@ -7,7 +7,7 @@ import msgspec
 
 from bus.kit.connector import Write
 from bus.runtime import metrics
-from schemas.system import LinkedBy, LinkRecord, LinkState, ObjectRef, ObjectState, Outcome, Standing
+from schemas.system import LinkedBy, LinkRecord, LinkState, ObjectRef, ObjectState, Outcome, Standing, StateRecord
 from services.sinks.desired import value_of
 from services.sinks.ledger import Change, Entry
 from services.sinks.settlement import Published, Settlement, link_changes, object_change, peer_link
@@ -136,8 +136,14 @@ class Maker:
     def _link(
         self, entity: str, source: ObjectRef, facet: str | None, external_id: str, number: str | None, generation: int = 0
     ) -> Change:
-        connection = self._target.state.connection
-        return link_changes(connection, entity, source, facet, external_id, number, LinkedBy.CREATED, generation)
+        """The link to what was made; a CONFLICT where a peer linked the source's object to another one meanwhile."""
+        state = self._target.state
+        known = state.link(entity, source, facet)
+        key, record = link_changes(state.connection, entity, source, facet, external_id, number, LinkedBy.CREATED, generation)
+        assert record is not None and record.link is not None
+        if known is not None and known.external_id != external_id and known.state is not LinkState.RETIRED:
+            record = StateRecord(connection=state.connection, link=msgspec.structs.replace(record.link, state=LinkState.CONFLICT))
+        return key, record
 
 
 def sends_images(write: Write) -> bool:

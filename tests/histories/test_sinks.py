@@ -23,7 +23,7 @@ from schemas.system import (
     SeenRecord,
     Standing,
 )
-from services.pollers.judging import Verdict, judge
+from services.pollers.judging import RESTED, Verdict, judge
 from services.sinks.ledger import Ledger
 from services.sinks.recovery import Recovery
 from tests.fakes import company, order
@@ -176,7 +176,13 @@ async def test_a_person_edits_between_our_write_and_our_read_back() -> None:
         mapping_version=1, field_hashes=before,
     )  # fmt: skip
     said = judge(
-        state, seen, "customer", external_id, world.hasher.content(document), world.hasher.fields(document), world.clock.now()
+        state,
+        seen,
+        "customer",
+        external_id,
+        world.hasher.content(document),
+        world.hasher.fields(document),
+        world.clock.now() + RESTED,
     )
     assert (said.verdict, said.echo_fields) == (Verdict.NEWS, ("email",))
     assert said.origin is None or not said.origin.echo, "the language must reach the peer"

@@ -1,5 +1,6 @@
 """What the simulation found, each history by itself: what happened, and which law (docs/laws.md) closes it."""
 
+import asyncio
 from datetime import timedelta
 from typing import Any
 
@@ -15,6 +16,7 @@ from schemas.system import (
     IdempotencyClass,
     IntentRecord,
     IntentState,
+    LinkState,
     ObjectRef,
     ObjectState,
     RequestKind,
@@ -22,7 +24,8 @@ from schemas.system import (
     Standing,
     StateRecord,
 )
-from services.pollers.judging import Verdict, judge
+from services.pollers.judging import CLOCKS_APART, RESTED, Verdict, judge
+from services.sinks.account import Delivered
 from tests.fakes import DeathAt, Deaths, Killed, company, order
 from tests.simulation.vendor import MANIFEST_HERE, SETTLE_S
 from tests.simulation.virtual import START
@@ -212,7 +215,13 @@ async def test_a_person_edits_between_our_write_and_our_read_back(first: str) ->
     external_id = await only_customer(world)
     document: Any = world.vendor.objects["customer"][external_id]
     found = judge(
-        state, None, "customer", external_id, world.hasher.content(document), world.hasher.fields(document), world.clock.now()
+        state,
+        None,
+        "customer",
+        external_id,
+        world.hasher.content(document),
+        world.hasher.fields(document),
+        world.clock.now() + RESTED,
     )
     assert found.verdict is Verdict.NEWS
     assert found.origin is None or not found.origin.echo
@@ -365,3 +374,87 @@ async def test_an_order_goes_on_with_the_open_create_of_its_customer_in_that_one
     state = await world.live()
     assert name_at(world, await only_customer(world)) == "As its own command says"
     assert {s.standing for s in state.standings()} <= {Standing.WRITTEN, Standing.UNCHANGED}
+
+
+def test_a_row_without_a_version_that_our_own_write_may_have_outrun_is_read_anew() -> None:
+    """Ten versions of a customer were written within seconds, to a vendor that gives no version; a list asked for before the
+    last of them was judged after it, told an older write of ours as somebody's edit, and the source's next versions gave way.
+
+    Laws 3 and 9: what was asked for before our own last write can have been seen is told from it only where it is the same."""
+    state = AccountState("target")
+    ours = ObjectState(content_hash="new", field_hashes={"name": "new"}, by_bus=True, written_at=START)
+    state.apply(object_key("target", "customer", "C1"), StateRecord(connection="target", object=ours))
+
+    def verdict(content: str, asked_at: timedelta, *, is_list: bool) -> Verdict:
+        later = START + timedelta(days=1)
+        fields = {"name": content}
+        return judge(state, None, "customer", "C1", content, fields, later, asked_at=START + asked_at, is_list=is_list).verdict
+
+    second = timedelta(seconds=1)
+    assert verdict("old", -second, is_list=False) is Verdict.HELD
+    assert verdict("old", CLOCKS_APART - second, is_list=False) is Verdict.HELD
+    assert verdict("edited", CLOCKS_APART, is_list=False) is Verdict.NEWS
+    assert verdict("old", RESTED - second, is_list=True) is Verdict.HELD
+    assert verdict("edited", RESTED, is_list=True) is Verdict.NEWS
+    assert verdict("new", -second, is_list=True) is Verdict.NEWS, "an echo need not wait"
+
+
+async def test_an_observation_does_not_put_back_what_a_write_on_its_way_has_changed() -> None:
+    """The account's lane made the object's record out of what stood there while a write's outcome was being committed, and put
+    the write before it back. The next update took our own values for an edit of the target, and gave way to them.
+
+    Law 17 and one writer per record: a record is made anew out of what stands there when nothing of it is on its way."""
+    world = World()
+    world.backfilled()
+    world.command(company("First"))
+    await world.live()
+    external_id = await only_customer(world)
+    commit, observed = world.log.commit, False
+
+    async def observed_meanwhile(records: Any) -> None:
+        nonlocal observed
+        if not observed and any(record.key.startswith("standing|") for record in records):
+            observed = True
+            world.observe("customer", external_id)
+            world.sink.deliver(Delivered(raw=world.outbound[-1], offset=len(world.outbound) - 1))
+            for _ in range(50):
+                await asyncio.sleep(0)
+        await commit(records)
+
+    world.log.commit = observed_meanwhile  # type: ignore[method-assign]
+    world.command(company("Second"))
+    state = await world.live()
+    known = state.object("customer", external_id)
+    assert observed
+    assert known is not None
+    assert known.field_hashes["company_name"] == world.hasher.fields(company("Second"))["company_name"]
+
+
+@pytest.mark.parametrize("while_committing", ["intent|", "link|"])
+async def test_a_peer_s_link_beside_a_create_is_told_as_a_conflict(while_committing: str) -> None:
+    """A link made out of what stood there replaced the create's own, which was being committed; one that came a moment earlier
+    was replaced by it. Nobody was told.
+
+    One writer per record: two links of one object are a conflict, whichever comes first."""
+    world = World()
+    world.backfilled()
+    other = world.vendor.put("customer", company("Another", email="another@shop.test"), "C9")
+    commit, linked = world.log.commit, False
+
+    async def linked_meanwhile(records: Any) -> None:
+        nonlocal linked
+        if not linked and any(record.key.startswith(while_committing) for record in records):
+            linked = True
+            world.linked_by_peer("customer", other)
+            world.sink.deliver(Delivered(raw=world.outbound[-1], offset=len(world.outbound) - 1))
+            for _ in range(50):
+                await asyncio.sleep(0)
+        await commit(records)
+
+    world.log.commit = linked_meanwhile  # type: ignore[method-assign]
+    world.command(company("Ours"))
+    state = await world.live()
+    link = state.link("customer", ObjectRef(connection=PEER, entity="customer", id="61"))
+    assert linked
+    assert link is not None
+    assert (link.state, link.external_id == other) == (LinkState.CONFLICT, False)

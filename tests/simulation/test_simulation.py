@@ -1,13 +1,12 @@
 """Seeded histories of a sink, of a poller and of two accounts both ways; and each broken build, which they must catch.
 
-They run in processes of their own with PYTHONHASHSEED=0, so that a seed that fails here fails again for whoever plays it alone,
-all at once: about 100 s of CPU. More seeds: `python -m tests.simulation sink --seeds 10000`.
+They run in processes of their own with PYTHONHASHSEED=0, so that a seed that fails here fails again for whoever plays it alone:
+about 100 s of CPU. More seeds: `python -m tests.simulation sink --seeds 10000`.
 """
 
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import pytest
 
@@ -18,41 +17,26 @@ BROKEN_SEEDS_MAX = 1_500
 """A broken build is caught much earlier; how early changes with the code, since chance then takes other ways."""
 
 
-Player = subprocess.Popen[str]
-
-
-def player(*arguments: str) -> Player:
-    """A process that plays."""
+def played(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """What a process that plays says, and how it ends."""
     environment = {**os.environ, "PYTHONHASHSEED": "0"}
     environment.pop("BUS_SIM_SEED", None)
     command = [sys.executable, "-m", "tests.simulation", *arguments]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
-@pytest.fixture(scope="module")
-def players() -> Iterator[dict[str, Player]]:
-    """All of them, playing side by side."""
-    started = {machine: player(machine, "--seeds", str(count)) for machine, count in HISTORIES.items()}
-    for machine in MACHINES:
-        started[f"broken {machine}"] = player("broken", "--of", machine, "--seeds", str(BROKEN_SEEDS_MAX))
-    yield started
-    for process in started.values():
-        process.kill()
-        process.wait()
+    return subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
 
 
 @pytest.mark.parametrize("machine", HISTORIES)
-def test_every_promise_holds_in_every_history(players: dict[str, Player], machine: str) -> None:
-    told, _ = players[machine].communicate()
-    assert players[machine].returncode == 0, f"play one alone to read its story:\n{told}"
-    assert f"{HISTORIES[machine]} histories, 0 failed" in told
+def test_every_promise_holds_in_every_history(machine: str) -> None:
+    found = played(machine, "--seeds", str(HISTORIES[machine]))
+    assert found.returncode == 0, f"play one alone to read its story:\n{found.stdout}"
+    assert f"{HISTORIES[machine]} histories, 0 failed" in found.stdout
 
 
 @pytest.mark.parametrize("machine", MACHINES)
-def test_every_broken_build_is_caught(players: dict[str, Player], machine: str) -> None:
-    told, _ = players[f"broken {machine}"].communicate()
-    assert players[f"broken {machine}"].returncode == 0, told
-    assert told.count("caught") >= 8
+def test_every_broken_build_is_caught(machine: str) -> None:
+    found = played("broken", "--of", machine, "--seeds", str(BROKEN_SEEDS_MAX))
+    assert found.returncode == 0, found.stdout
+    assert found.stdout.count("caught") >= 8
 
 
 @pytest.mark.parametrize("machine", MACHINES)
@@ -67,10 +51,9 @@ def test_two_seeds_are_two_histories() -> None:
 
 
 def test_a_failing_seed_says_how_to_play_it_again() -> None:
-    played = player("sink", "--broken", "nothing is tried again", "--seeds", "20", "--stop", "1")
-    told, _ = played.communicate()
-    assert played.returncode == 1
-    line = next(line for line in told.splitlines() if "again: " in line)
+    found = played("sink", "--broken", "nothing is tried again", "--seeds", "20", "--stop", "1")
+    assert found.returncode == 1
+    line = next(line for line in found.stdout.splitlines() if "again: " in line)
     seed = line.partition("BUS_SIM_SEED=")[2].split()[0]
     alone = subprocess.run(
         [sys.executable, "-m", "tests.simulation", "sink", "--broken", "nothing is tried again"],

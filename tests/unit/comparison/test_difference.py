@@ -6,6 +6,7 @@ from typing import Any
 
 from schemas.system import Cause, ObjectRef, Standing
 from services.comparison.fields import FieldDifference
+from services.pollers.judging import CLOCKS_APART
 from tests.unit.comparison.looks import foreseen, foreseen_one
 from tests.unit.pair.rig import ORDERS, Pair, changed
 
@@ -150,6 +151,8 @@ async def test_a_target_edited_just_before_our_write_and_polled_at_once_can_be_c
     await pair.poll(pair.qbo)
     pair.process()
     await pair.sink(pair.exact)
+    await pair.poll(pair.exact)  # what differs from our write may be older than it, and waits
+    pair.clock.advance(CLOCKS_APART.total_seconds())
     await pair.poll(pair.exact)
     pair.process()
     await pair.sink(pair.exact)  # within the seconds in which an observation may be older than our write

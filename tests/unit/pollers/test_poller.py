@@ -25,6 +25,7 @@ from schemas.system import (
     ObjectState,
     StateRecord,
 )
+from services.pollers.judging import RESTED
 from services.pollers.loops import TURNS_MAX
 from tests.fakes import Deaths, Killed, company
 from tests.unit.pollers.world import HERE, Poller
@@ -33,12 +34,12 @@ PEER = ObjectRef(connection="ledger", entity="customer", id="A1")
 
 
 def wrote(world: Poller, external_id: str, document: canon.Customer, *, exact: bool = True, created: bool = False) -> None:
-    """What the account's sink would have committed after a write."""
+    """What the account's sink would have committed after a write, long enough ago for any list to show it."""
     state = ObjectState(
         content_hash=world.hasher.content(document) if exact else None,
         field_hashes=world.hasher.fields(document),
         by_bus=True,
-        written_at=world.clock.now(),
+        written_at=world.clock.now() - RESTED,
         writer=PEER,
     )
     world.written.append((object_key(HERE, "customer", external_id), StateRecord(connection=HERE, object=state)))
