@@ -32,8 +32,7 @@ class Environment:
         self._listeners: list[Callable[[Documents], Awaitable[None]]] = []
 
     async def start(self) -> None:
-        """Reads keys, configuration and grants to their ends; waits while Kafka or the registry is away."""
-        await self.codec.open()
+        """Reads keys, configuration and grants to their ends, with an open codec; waits while Kafka is away."""
         await asyncio.gather(self.keys.start(), self.grants.start(), self.known.start())
         await self.config.start()
 

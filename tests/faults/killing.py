@@ -29,7 +29,7 @@ async def poller_killed(run: Run) -> Figures:
         await bed.open([CUSTOMERS])
         bed.launch("grants")
         load = Customers(bed.qbo, run.chance)
-        async with load.at(changes / (kills * 5), changes):
+        async with load.at(changes / (kills * 5), changes, new_of_ten=6):  # a lost edit is made good by the next one
             for number in range(kills):
                 if number % 3 == 0 or run.broken:
                     (poller,) = bed.launch("pollers", die_at=run.chance.randint(2, 7))

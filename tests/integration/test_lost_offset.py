@@ -50,6 +50,7 @@ class Lab:
      to: {{connection: {self.ledger}, entity: customer}}, start: {{existing: send}}, write: upsert}}
 """).accepted()
         await apply(self.settings, self.codec, wanted, SystemClock(), allow_remove=True)
+        await self.environment.codec.open()
         await self.environment.start()
 
     async def publish(self, *records: Outgoing) -> None:
