@@ -117,10 +117,16 @@ class Bed(World):
         for service in services or SERVICES:
             await until(self.running(service).is_ready, seconds, f"{service} is ready")
 
+    def ended(self) -> list[str]:
+        """What ended by itself, and not as it was arranged."""
+        return [
+            f"{process.service} with {process.code}: see {process.log}"
+            for process in self.processes
+            if process.code is not None and not (process.is_doomed and process.code <= 0)
+        ]
+
     def _fail_if_ended(self) -> None:
-        for process in self.processes:
-            ended_well = process.code is None or (process.is_doomed and process.code <= 0)
-            assert ended_well, f"{process.service} ended by itself with {process.code}: see {process.log}"
+        assert not self.ended(), f"ended by itself: {', '.join(self.ended())}"
 
     async def restart(self, service: str, *, instance: int = 0, **arranged: Any) -> ServiceProcess:
         """SIGTERM, a wait for the end, and a successor."""

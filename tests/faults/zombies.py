@@ -17,6 +17,7 @@ from tests.faults.killing import (
     judge_target,
 )
 from tests.faults.load import Customers
+from tests.faults.outages import comes_to_rest
 
 SESSION_S = 8
 FROZEN_S = SESSION_S + 5
@@ -42,12 +43,12 @@ async def two_of_everything(run: Run) -> Figures:
                 await bed_ready(bed, first + second)
                 await asyncio.sleep(run.chance.uniform(0, 3))
                 zombies += await frozen((second, first)[number % 2 - 1])
-        books = await bed.quiet(240)
+        await comes_to_rest(bed, figures)
         figures.done = (
             f"{rounds} times one half of all services stopped for {FROZEN_S} s, over {load.changes} changes and 30 orders"
         )
         figures.tell("zombies that were told", zombies)
-        figures.tell("objects settled", sum(book.settled for book in books.flows))
+        figures.tell("objects settled", sum(book.settled for book in (await bed.books()).flows))
         await judge_canonical(bed, load, figures)
         await judge_documents(bed, figures, await judge_target(bed, load, figures))
     return figures
