@@ -82,6 +82,10 @@ class KafkaFault(FatalError):
     """An answer of Kafka for which the bus has no row: see the table in `bus.runtime.kafka`."""
 
 
+class Replaced(KafkaFault):
+    """Another member of the group goes by this one's instance id: another process, or this one under an id it never heard of."""
+
+
 def _codes(*names: str) -> frozenset[int]:
     return frozenset(getattr(KafkaError, name) for name in names)
 
@@ -125,7 +129,7 @@ def translate(error: KafkaError | KafkaException | BaseException, doing: str) ->
     if code in REFUSED:
         return SettingsError(f"{text}: check BUS_KAFKA_* and the user's rights")
     if code in FATAL and "group.instance.id" in inner.str():  # librdkafka wraps FENCED_INSTANCE_ID
-        return KafkaFault(f"{text}: another process of this service has the same BUS_INSTANCE, or this one was away too long")
+        return Replaced(f"{text}: another process of this service has the same BUS_INSTANCE, or this one was away too long")
     if code in TOO_LARGE:
         return RecordError(text, cause=Cause.TOO_LARGE, hint="raise the topic's max.message.bytes, or send less")
     if code in LOST:

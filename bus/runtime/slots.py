@@ -1,13 +1,14 @@
 """Which slots this process owns: one consumer group per service on bus.slots, whose records nobody reads.
 
 The group only spreads work. What makes a single writer is the fencing that a takeover begins with: a process that lost a slot
-without knowing can no longer commit (DESIGN.md 2). `on_gained` and `on_lost` of one slot never overlap.
+without knowing can no longer commit (law 3). `on_gained` and `on_lost` of one slot never overlap.
 """
 
 import asyncio
 import contextlib
 import logging
 import threading
+import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeAlias
 
@@ -16,7 +17,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from bus.core import topics
 from bus.core.errors import FatalError, TransientError
 from bus.runtime import kafka, metrics
-from bus.runtime.kafka import Fenced
+from bus.runtime.kafka import Fenced, Replaced
 from bus.runtime.settings import BusSettings
 from bus.runtime.watchdog import span
 
@@ -26,6 +27,8 @@ POLL_S = 0.2
 HAND_OVER_S = 15.0
 """How long a slot may take to end its work before it is given away all the same."""
 RETRY_S = 2.0
+TWIN_S = 60.0
+"""Who is replaced twice within so long has a twin, and goes."""
 POLL_LIMIT_S = 60.0
 """A poll and the hand-over in it; the group gives the slots of a member that does not poll for so long to others."""
 
@@ -172,6 +175,23 @@ class SlotOwnership:
             enable_partition_eof=False,
             **({"group_instance_id": self._settings.instance} if self._settings.instance else {}),
         )
+        replaced_at = -TWIN_S
+        while not self._stop.is_set():
+            try:
+                self._attend(config)
+            except Replaced as error:
+                if time.monotonic() - replaced_at < TWIN_S:
+                    raise
+                replaced_at = time.monotonic()
+                log.warning("joining anew", extra={"reason": str(error)})
+                self._wait_for(self._lose_all(sorted(self.owned)))
+
+    def _attend(self, config: dict[str, Any]) -> None:
+        """Joins and polls until told to stop.
+
+        Raises Replaced. Then a twin is alive, or the broker died behind its answer to a join: it knows this process by a member
+        id that it never heard of, and fences it for going by the old one. A twin does it again.
+        """
         consumer = Consumer(config)
         try:
             consumer.subscribe([topics.SLOTS], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost)

@@ -5,8 +5,10 @@ import uuid
 from typing import Any
 
 import pytest
+from confluent_kafka import Consumer
 
 from bus.core.topics import SLOTS, TopicShape
+from bus.runtime import kafka
 from bus.runtime.kafka import KafkaFault
 from bus.runtime.provisioning import ensure_topics
 from bus.runtime.settings import BusSettings
@@ -94,3 +96,24 @@ async def test_a_successor_of_the_same_name_gets_the_slots_at_once_and_its_twin_
     assert successor.held() == set(range(8))
     await dead.slots.stop()
     await successor.slots.stop()
+
+
+async def test_a_process_that_the_group_let_in_unheard_joins_anew(settings: BusSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A broker was killed behind its answer to a join: the group knew the process under a member id that it never heard of,
+    and fenced it for going by the old one. The process ended, with nobody else there (found by the campaign, row 4)."""
+    service, journal = f"test-{uuid.uuid4().hex[:8]}", []
+    named = settings.model_copy(update={"instance": "place-0"})
+    monkeypatch.setattr("bus.runtime.kafka.client_id", lambda _settings, name: f"{name}-one-process")
+    member = Member(named, service, "it", journal)
+    await member.slots.start()
+    await member.owns(8)
+    config = kafka.consumer_config(named, f"slots-{service}", group=f"bus-{service}", auto_offset_reset="latest")
+    unheard = Consumer(config | {"group.instance.id": "place-0"})
+    unheard.subscribe([SLOTS])
+    async with asyncio.timeout(60):
+        while not any(entry[1] == "lost" for entry in journal):
+            await asyncio.to_thread(unheard.poll, 0.1)
+    await asyncio.to_thread(unheard.close)
+    await member.owns(8)
+    assert [what for _, what, _ in journal] == ["gained"] * 8 + ["lost"] * 8 + ["gained"] * 8
+    await member.slots.stop()
