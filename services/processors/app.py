@@ -12,19 +12,18 @@ from bus.core import topics
 from bus.runtime import metrics, reachability, service
 from bus.runtime.codec import Codec
 from bus.runtime.follow import ConfigFollower, Documents
+from bus.runtime.health import HealthServer
 from bus.runtime.registry import RegistryClient
 from bus.runtime.service import Service
 from bus.runtime.slotwork import SlotWorker
 from services.processors.engine.application import GROUP, Engine, build_engine
-from services.processors.engine.watch import Watch
+from services.processors.engine.watch import Stuck, Watch
 from services.processors.handler import STAGE, TOPICS
 from services.processors.processing import Processing
 from services.processors.replaying.worker import SERVICE, ReplayAround, ReplaySlot
 from services.processors.reporting import Reporter, Reports
 
 LAG_EVERY_S = 5.0
-STUCK_S = 300.0
-"""An engine that moves nothing for so long is ended and starts anew; readiness tells much sooner."""
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +85,10 @@ class Processors:
         await worker.ownership.start()  # 5
         here.health.watch(SERVICE, worker.not_ready)
         here.health.started()
-        background = [asyncio.ensure_future(work) for work in (_report(engine), _moves(engine), self._reporter.run())]
+        background = [
+            asyncio.ensure_future(work)
+            for work in (_report(engine), _moves(Stuck(time.monotonic), engine, here.health), self._reporter.run())
+        ]
         try:
             await here.until_stopped(
                 engine.stopped(), self.follower.failure(), worker.failure(), worker.ownership.failure(), *background,
@@ -100,10 +102,9 @@ class Processors:
             await engine.stop()
 
 
-async def _moves(engine: Engine) -> None:
-    """Raises when nothing moves for STUCK_S: whoever keeps the process running starts it anew."""
-    watch = Watch(time.monotonic, stall_s=STUCK_S, fetch_age_s=STUCK_S)
-    while (reason := watch.reason(engine.progress())) is None:
+async def _moves(stuck: Stuck, engine: Engine, health: HealthServer) -> None:
+    """Raises when the engine is stuck: whoever keeps the process running starts it anew."""
+    while (reason := stuck.reason(engine.progress(), health.reasons())) is None:
         await asyncio.sleep(LAG_EVERY_S)
     raise RuntimeError(f"the engine is stuck: {reason}")
 

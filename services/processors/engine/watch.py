@@ -1,6 +1,6 @@
 """Whether events move: Faust's own detector of stuck streams only writes a log line."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 
 import msgspec
 
@@ -8,6 +8,10 @@ STALL_S = 60.0
 """Offsets that stand still so long in front of waiting events mean a stuck process."""
 FETCH_AGE_S = 60.0
 """No answer to a fetch for so long means a dead fetcher or a broker that is away."""
+
+
+STUCK_S = 60.0
+"""Kafka and the registry answer for so long, and still nothing moves."""
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,3 +45,22 @@ class Watch:
         if now - self._moved_at > self._stall_s:
             return f"{progress.open} events wait and no offset moved for {now - self._moved_at:.0f} s"
         return None
+
+
+class Stuck:
+    """Whether the engine stands still by itself, and not because somebody it needs is away.
+
+    Faust may lose its way in a rebalance that begins while another one still asks for offsets, and never goes on.
+    """
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._watch = Watch(now)
+        self._answered_since = now()
+
+    def reason(self, progress: Progress, away: Container[str]) -> str | None:
+        """Why it is stuck; None while it moves, or has to wait. `away` names what does not answer."""
+        now, reason = self._now(), self._watch.reason(progress)
+        if "kafka" in away or "registry" in away:
+            self._answered_since = now
+        return reason if now - self._answered_since > STUCK_S else None

@@ -1,6 +1,6 @@
 """Stuck is: events wait and no offset moves, or no fetch is answered."""
 
-from services.processors.engine.watch import Progress, Watch
+from services.processors.engine.watch import STUCK_S, Progress, Stuck, Watch
 
 
 class Time:
@@ -41,3 +41,19 @@ def test_a_dead_fetcher_is_told_even_without_events():
     assert watch.reason(progress(fetched_at=0.0)) is None
     time.now += 61
     assert watch.reason(progress(fetched_at=1000.0)) == "no answer to a fetch for 61 s"
+
+
+def test_an_engine_is_stuck_only_while_all_it_needs_answers():
+    """After a half-open network Faust never fetched again, and stood still for five minutes before anybody ended it (found by the
+    campaign, row 5)."""
+    time = Time()
+    stuck = Stuck(time)
+    for _ in range(20):
+        assert stuck.reason(progress(), {"kafka": "no answer"}) is None, "a broker that is away is waited for"
+        time.now += 60
+    assert stuck.reason(progress(), {"registry": "no answer"}) is None
+    time.now += STUCK_S
+    assert stuck.reason(progress(), {}) is None, "it has just come back"
+    time.now += 1
+    assert "no answer to a fetch" in (stuck.reason(progress(), {"engine": "stands still"}) or "")
+    assert stuck.reason(progress(fetched_at=time.now), {}) is None
