@@ -7,17 +7,16 @@ Lag is asked of Kafka, so that "quiet" means that nothing is on its way.
 import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 import msgspec
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
+from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
 from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]
 
 from bus.core import topics
 from bus.core.configuration import Configuration, Flow
-from bus.core.errors import NetworkFailure, Unavailable
+from bus.core.errors import Unavailable
 from bus.runtime import kafka
 from bus.runtime.bookkeeping import READ, Notes, StandingNote
 from bus.runtime.codec import Codec, SchemaUnknown
@@ -250,35 +249,27 @@ class BookReader:
             for partition in range(self._settings.partitions)
         ]
         ends = self._ends(places)
-        answer = self._admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(PROCESSOR_GROUP, places)])
+        asked = [ConsumerGroupTopicPartitions(PROCESSOR_GROUP, places)]
+        answer = self._admin.list_consumer_group_offsets(asked, request_timeout=kafka.REQUEST_TIMEOUT_S)
         committed = {
             (place.topic, place.partition): max(place.offset, 0)
-            for place in _answered(answer[PROCESSOR_GROUP], "asking what the processors committed").topic_partitions
+            for place in kafka.answered(answer[PROCESSOR_GROUP], "asking what the processors committed").topic_partitions
         }
         return sum(max(0, end - committed.get(place, 0)) for place, end in ends.items())
 
     def _ends(self, places: Sequence[TopicPartition]) -> dict[tuple[str, int], int]:
         if not places:
             return {}
-        answers = self._admin.list_offsets({place: OffsetSpec.latest() for place in places})  # type: ignore[no-untyped-call]
+        wanted = {place: OffsetSpec.latest() for place in places}  # type: ignore[no-untyped-call]
+        answers = self._admin.list_offsets(wanted, request_timeout=kafka.REQUEST_TIMEOUT_S)
         try:
             return {
-                (place.topic, place.partition): _answered(answer, f"asking the end of {place.topic}").offset
+                (place.topic, place.partition): kafka.answered(answer, f"asking the end of {place.topic}").offset
                 for place, answer in answers.items()
             }
         except Unavailable:
             self._admin = kafka.admin(self._settings)  # it may know leaders of before only: see kafka.is_outdated
             raise
-
-
-def _answered(answer: Future[T], doing: str) -> T:
-    """What Kafka answered. Raises NetworkFailure, Unavailable, KafkaFault."""
-    try:
-        return answer.result(kafka.REQUEST_TIMEOUT_S)
-    except TimeoutError as error:
-        raise NetworkFailure(f"{doing}: no answer within {kafka.REQUEST_TIMEOUT_S:.0f} s") from error
-    except KafkaException as error:
-        raise kafka.translate(error, doing) from error
 
 
 def _book(flow: Flow) -> FlowBook:

@@ -11,7 +11,8 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from concurrent.futures import Future
+from typing import Any, TypeVar
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
@@ -20,10 +21,15 @@ from bus.core.errors import BusError, FatalError, NetworkFailure, RecordError, S
 from bus.runtime.settings import BusSettings
 from schemas.system import Cause
 
+T = TypeVar("T")
+
 TRANSACTION_TIMEOUT_S = 10.0
 """Law 21: how long a transaction may stand open; after it the broker aborts it."""
 REQUEST_TIMEOUT_S = 10.0
 """Of one admin or metadata request."""
+ANSWER_S = REQUEST_TIMEOUT_S + 5
+"""How long the answer of an admin request is waited for. The request ends before: a client that is dropped with requests of its
+own still open may end the process (an assertion of librdkafka 2.16, when the broker goes away)."""
 SILENCE_S = 12.0
 """A request of a reader unanswered for so long: its connection is taken for lost and made anew. librdkafka would wait a minute;
 for transactional producers it takes the transaction's own time."""
@@ -137,6 +143,16 @@ def translate(error: KafkaError | KafkaException | BaseException, doing: str) ->
     if inner.retriable():
         return Unavailable(text)
     return KafkaFault(text)
+
+
+def answered(answer: Future[T], doing: str) -> T:
+    """What came of an admin request that was made with REQUEST_TIMEOUT_S. Raises what `translate` gives."""
+    try:
+        return answer.result(ANSWER_S)
+    except TimeoutError as error:
+        raise NetworkFailure(f"{doing}: no answer within {ANSWER_S:.0f} s") from error
+    except KafkaException as error:
+        raise translate(error, doing) from error
 
 
 def is_outdated(error: KafkaException) -> bool:

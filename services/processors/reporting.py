@@ -15,7 +15,7 @@ from typing import Any
 from confluent_kafka import Consumer, ConsumerGroupState, ConsumerGroupTopicPartitions, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from bus.core.errors import NetworkFailure, TransientError
+from bus.core.errors import TransientError
 from bus.runtime import kafka
 from bus.runtime.settings import BusSettings
 
@@ -110,14 +110,14 @@ class Reports:
 
     def _reported(self, places: Collection[Place]) -> dict[Place, tuple[str, int]]:
         asked = [ConsumerGroupTopicPartitions(GROUP, [TopicPartition(*place) for place in places])]
-        answer = self._admin_client().list_consumer_group_offsets(asked)[GROUP]
-        found = self._answered(answer, "asking what processors reported").topic_partitions
+        answer = self._admin_client().list_consumer_group_offsets(asked, request_timeout=kafka.REQUEST_TIMEOUT_S)[GROUP]
+        found = kafka.answered(answer, "asking what processors reported").topic_partitions
         return {(place.topic, place.partition): (place.metadata or "", place.offset) for place in found}
 
     def _owners(self) -> dict[Place, str]:
         """The client that holds each partition; nobody's while the group is being balanced."""
-        answer = self._admin_client().describe_consumer_groups([self._group])[self._group]
-        group = self._answered(answer, "asking who processes")
+        asked = self._admin_client().describe_consumer_groups([self._group], request_timeout=kafka.REQUEST_TIMEOUT_S)
+        group = kafka.answered(asked[self._group], "asking who processes")
         if group.state is not ConsumerGroupState.STABLE:
             return {}
         return {
@@ -130,14 +130,6 @@ class Reports:
         if self._admin is None:
             self._admin = kafka.admin(self._settings)
         return self._admin
-
-    def _answered(self, answer: Any, doing: str) -> Any:
-        try:
-            return answer.result(kafka.REQUEST_TIMEOUT_S)
-        except TimeoutError as error:
-            raise NetworkFailure(f"{doing}: no answer within {kafka.REQUEST_TIMEOUT_S:.0f} s") from error
-        except KafkaException as error:
-            raise kafka.translate(error, doing) from error
 
 
 def lagging(

@@ -24,13 +24,13 @@ def failed(error: Exception) -> Future[Any]:
 def test_a_group_that_is_loading_is_unavailable_for_a_while() -> None:
     error = KafkaException(KafkaError(KafkaError.COORDINATOR_LOAD_IN_PROGRESS))
     with pytest.raises(Unavailable, match="asking"):
-        books._answered(failed(error), "asking")
+        kafka.answered(failed(error), "asking")
 
 
 def test_no_answer_in_time_is_a_failure_of_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kafka, "REQUEST_TIMEOUT_S", 0)
+    monkeypatch.setattr(kafka, "ANSWER_S", 0)
     with pytest.raises(NetworkFailure, match="no answer"):
-        books._answered(Future(), "asking")
+        kafka.answered(Future(), "asking")
 
 
 def test_a_replay_that_waits_or_runs_is_in_flight() -> None:
