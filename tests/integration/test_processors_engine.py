@@ -1,4 +1,4 @@
-"""The Faust engine on a real broker: each fact of DESIGN's list that a broker is needed for."""
+"""The Faust engine on a real broker: what can be shown on one only."""
 
 import asyncio
 import os
