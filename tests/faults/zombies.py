@@ -25,20 +25,22 @@ TOLD = ("went on without", "taking over again", "slot is given away", "ended")
 
 
 async def two_of_everything(run: Run) -> Figures:
-    """The first half is struck in a commit (poller) and behind a write (sink); the halves then take turns, at random moments."""
+    """The first half, which owns everything, is struck in a commit (poller) and behind a write (sink) when the second one comes;
+    then the halves take turns, at random moments."""
     rounds = run.count(2, 20, 1)
     figures = run.figures()
     async with run.bed() as bed:
         await bed.open([CUSTOMERS, SALES, PRODUCTS], orders=30, existing={CUSTOMERS: "send"})
         first = bed.launch("grants", "processors")
-        first += bed.launch("pollers", freeze_at=run.chance.randint(12, 20))
-        first += bed.launch("sinks", freeze_after_write=run.chance.randint(5, 20))
-        second = bed.launch(instance=1)
+        first += bed.launch("pollers", freeze_at=run.chance.randint(6, 12))
+        first += bed.launch("sinks", freeze_after_write=run.chance.randint(3, 10))
         load = Customers(bed.qbo, run.chance)
-        await until(lambda: all(process.said("started") for process in first + second), 60, "both halves run")
+        await until(lambda: all(process.said("started") for process in first), 60, "the first half runs")
         async with load.at(2, 40 * rounds, new_of_ten=5):
             await until(lambda: all(process.said("struck") for process in first[2:]), 120, "poller and sink are struck")
+            second = bed.launch(instance=1)
             zombies = await frozen(first)
+            await until(lambda: all(process.said("started") for process in second), 60, "the second half runs")
             for number in range(1, rounds):
                 await bed_ready(bed, first + second)
                 await asyncio.sleep(run.chance.uniform(0, 3))
