@@ -72,7 +72,7 @@ bench: $(INSTALLED) ## Measure speed and memory, print the table
 	$(BIN)/python -m bench
 
 .PHONY: faults
-faults: $(INSTALLED) ## The fault campaign, about 15 minutes; writes docs/faults.md
+faults: $(INSTALLED) ## The fault campaign, about 20 minutes; writes docs/faults.md
 	$(BIN)/python -m tests.faults --write $(if $(SEED),--seed $(SEED))
 
 .PHONY: faults-long
