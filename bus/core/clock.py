@@ -6,6 +6,9 @@ from pathlib import Path
 from typing import Protocol
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+CLOCKS_APART = timedelta(seconds=5)
+"""How far the clocks of a process that writes to a vendor and one that reads from it may differ: what is read within it of
+a write may be older than that."""
 
 
 class Clock(Protocol):

@@ -8,7 +8,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
@@ -25,8 +25,6 @@ from bus.runtime.kafka import OffsetLost
 from bus.runtime.reader import BEGINNING, LogReader, Record
 from bus.runtime.settings import BusSettings
 from schemas.system import BrakeRecord, Standing
-
-T = TypeVar("T")
 
 PROCESSOR_GROUP = "bus-processors"
 MARKERS_MAX = 200

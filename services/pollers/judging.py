@@ -10,15 +10,13 @@ from enum import StrEnum
 
 import msgspec
 
-from bus.core.clock import micros
+from bus.core.clock import CLOCKS_APART, micros
 from bus.runtime.state import AccountState
 from schemas.canon import Origin
 from schemas.system import LinkedBy, LinkState, ObjectState, SeenRecord
 
 RESTED = timedelta(seconds=60)
 """A list shows our own write by then."""
-CLOCKS_APART = timedelta(seconds=5)
-"""How far the clocks of the process that writes and the one that reads may differ."""
 
 
 class Verdict(StrEnum):

@@ -17,7 +17,7 @@ from bus.runtime.registry import RegistryClient
 from bus.runtime.service import Service
 from bus.runtime.slotwork import SlotWorker
 from services.processors.engine.application import GROUP, Engine, build_engine
-from services.processors.engine.watch import Stuck, Watch
+from services.processors.engine.watch import ENGINE, Stuck, Watch
 from services.processors.handler import STAGE, TOPICS
 from services.processors.processing import Processing
 from services.processors.replaying.worker import SERVICE, ReplayAround, ReplaySlot
@@ -80,15 +80,12 @@ class Processors:
         """Until the service is told to stop; what crashed a part is raised."""
         here, engine, watch = self._here, self._engine, Watch(time.monotonic)
         await engine.start()  # 4
-        here.health.watch("engine", lambda: watch.reason(engine.progress()))
+        here.health.watch(ENGINE, lambda: watch.reason(engine.progress()))
         worker = SlotWorker(here, self._replays, ReplaySlot, name=SERVICE)
         await worker.ownership.start()  # 5
         here.health.watch(SERVICE, worker.not_ready)
         here.health.started()
-        background = [
-            asyncio.ensure_future(work)
-            for work in (_report(engine), _moves(Stuck(time.monotonic), engine, here.health), self._reporter.run())
-        ]
+        background = [asyncio.ensure_future(work) for work in (_report(engine), _moves(here.health), self._reporter.run())]
         try:
             await here.until_stopped(
                 engine.stopped(), self.follower.failure(), worker.failure(), worker.ownership.failure(), *background,
@@ -102,9 +99,10 @@ class Processors:
             await engine.stop()
 
 
-async def _moves(stuck: Stuck, engine: Engine, health: HealthServer) -> None:
+async def _moves(health: HealthServer) -> None:
     """Raises when the engine is stuck: whoever keeps the process running starts it anew."""
-    while (reason := stuck.reason(engine.progress(), health.reasons())) is None:
+    stuck = Stuck(time.monotonic)
+    while (reason := stuck.reason(health.reasons())) is None:
         await asyncio.sleep(LAG_EVERY_S)
     raise RuntimeError(f"the engine is stuck: {reason}")
 

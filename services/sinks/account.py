@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 import msgspec
 
 from bus.core import topics
-from bus.core.clock import Clock, micros
+from bus.core.clock import CLOCKS_APART, Clock
 from bus.core.errors import (
     BusError,
     MissingDependency,
@@ -73,8 +73,6 @@ log = logging.getLogger(__name__)
 COMMAND_LIMIT_S = 3_600.0
 """Every call and every wait for a budget ends long before; what lasts so long waits for something that will not come."""
 CONFLICT_TRIES_MAX = 3
-CLOCK_SKEW_S = 5
-"""An observation this close to our own write may be older than it: the next poll observes again."""
 PARALLEL_OBJECTS_MAX = 32
 """Objects under way at one time, which share transactions; the vendor's own bound on calls side by side is the client's. With 8 a
 target without delay gets 200 creates/s and with 64 it gets 520, but each single write then ends later (a change at 20/s: 2.0 s
@@ -438,8 +436,8 @@ class AccountSink:
         await self._ledger.settled(self.state, key)  # a write of ours may be on its way
         old = self.state.object(entity, external_id)
         ours = old is not None and old.by_bus and old.written_at is not None
-        if ours and old and old.written_at and micros(command.made_at) <= micros(old.written_at) + CLOCK_SKEW_S * 1_000_000:
-            # The observation may be older than our write: only what it can be found by is taken over.
+        if ours and old and old.written_at and command.made_at <= old.written_at + CLOCKS_APART:
+            # The observation may be older than our write, and only what it can be found by is taken over: the next one tells more.
             seen = msgspec.structs.replace(old, match_keys=seen.match_keys, active=seen.active)
         change: Change = (key, StateRecord(connection=self.connection, object=seen))
         await self._ledger.commit(Entry(state=self.state, changes=[change], settles=message.offset))

@@ -119,7 +119,7 @@ class Ledger:
             ]
             if not found:
                 return
-            await found[-1]
+            await asyncio.shield(found[-1])  # whoever waits here may be cancelled, the one that handed it in is not
 
     def _encode(self, entry: Entry) -> list[Outgoing]:
         records = [

@@ -53,7 +53,7 @@ class Round(NamedTuple):
 async def both_ways(run: Run) -> Figures:
     """Rounds of edits, each followed by a poll in which a service is struck."""
     rounds = run.count(3, 40, 3)
-    figures = Figures()
+    figures = run.figures()
     async with run.bed() as bed:
         await bed.open(FLOWS, poll_s=NEVER_S)
         bed.launch()

@@ -66,7 +66,7 @@ WORDS = ("change", "change", "change", "new", "poll", "pass", "die", "many", "de
 async def edges(run: Run) -> Figures:
     """Histories of both accounts, each of its own seed."""
     histories = run.count(24, 400, 24)
-    figures = Figures()
+    figures = run.figures()
     totals: Counter[str] = Counter()
     with small_pages() as patch:
         BREAKS.get(run.broken, lambda _: None)(patch)

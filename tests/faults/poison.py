@@ -38,7 +38,7 @@ ACCOUNTS, ARTICLES = "crm/Accounts", "logistics/Items"
 async def poison(run: Run) -> Figures:
     """One record in many cannot be read, mapped, decoded or written, or meets a bug; then the target refuses all of a flow."""
     good = run.count(500, 5_000, 60)
-    figures = Figures()
+    figures = run.figures()
     async with run.bed() as bed:
         await bed.open([CUSTOMERS, ITEMS], orders=10)
         term = await odd_term(bed)

@@ -1,12 +1,14 @@
 """What the simulation found, each history by itself: what happened, and which law (docs/laws.md) closes it."""
 
 import asyncio
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import msgspec
 import pytest
 
+from bus.core.clock import CLOCKS_APART
 from bus.core.errors import Unavailable, WriteRejected
 from bus.kit.connector import Step, StepResult, Write
 from bus.runtime.state import AccountState, intent_key, object_key
@@ -24,7 +26,7 @@ from schemas.system import (
     Standing,
     StateRecord,
 )
-from services.pollers.judging import CLOCKS_APART, RESTED, Verdict, judge
+from services.pollers.judging import RESTED, Verdict, judge
 from services.sinks.account import Delivered
 from tests.fakes import DeathAt, Deaths, Killed, company, order
 from tests.simulation.vendor import MANIFEST_HERE, SETTLE_S
@@ -399,6 +401,23 @@ def test_a_row_without_a_version_that_our_own_write_may_have_outrun_is_read_anew
     assert verdict("new", -second, is_list=True) is Verdict.NEWS, "an echo need not wait"
 
 
+def meanwhile(world: World, prefix: str, say: Callable[[], None]) -> asyncio.Event:
+    """Something is said to the sink, and met by it, while it commits the first record whose key begins so; set once it was."""
+    commit, said = world.log.commit, asyncio.Event()
+
+    async def slowly(records: Any) -> None:
+        if not said.is_set() and any(record.key.startswith(prefix) for record in records):
+            said.set()
+            say()
+            world.sink.deliver(Delivered(raw=world.outbound[-1], offset=len(world.outbound) - 1))
+            for _ in range(50):
+                await asyncio.sleep(0)
+        await commit(records)
+
+    world.log.commit = slowly  # type: ignore[method-assign]
+    return said
+
+
 async def test_an_observation_does_not_put_back_what_a_write_on_its_way_has_changed() -> None:
     """The account's lane made the object's record out of what stood there while a write's outcome was being committed, and put
     the write before it back. The next update took our own values for an edit of the target, and gave way to them.
@@ -409,23 +428,11 @@ async def test_an_observation_does_not_put_back_what_a_write_on_its_way_has_chan
     world.command(company("First"))
     await world.live()
     external_id = await only_customer(world)
-    commit, observed = world.log.commit, False
-
-    async def observed_meanwhile(records: Any) -> None:
-        nonlocal observed
-        if not observed and any(record.key.startswith("standing|") for record in records):
-            observed = True
-            world.observe("customer", external_id)
-            world.sink.deliver(Delivered(raw=world.outbound[-1], offset=len(world.outbound) - 1))
-            for _ in range(50):
-                await asyncio.sleep(0)
-        await commit(records)
-
-    world.log.commit = observed_meanwhile  # type: ignore[method-assign]
+    observed = meanwhile(world, "standing|", lambda: world.observe("customer", external_id))
     world.command(company("Second"))
     state = await world.live()
     known = state.object("customer", external_id)
-    assert observed
+    assert observed.is_set()
     assert known is not None
     assert known.field_hashes["company_name"] == world.hasher.fields(company("Second"))["company_name"]
 
@@ -439,22 +446,10 @@ async def test_a_peer_s_link_beside_a_create_is_told_as_a_conflict(while_committ
     world = World()
     world.backfilled()
     other = world.vendor.put("customer", company("Another", email="another@shop.test"), "C9")
-    commit, linked = world.log.commit, False
-
-    async def linked_meanwhile(records: Any) -> None:
-        nonlocal linked
-        if not linked and any(record.key.startswith(while_committing) for record in records):
-            linked = True
-            world.linked_by_peer("customer", other)
-            world.sink.deliver(Delivered(raw=world.outbound[-1], offset=len(world.outbound) - 1))
-            for _ in range(50):
-                await asyncio.sleep(0)
-        await commit(records)
-
-    world.log.commit = linked_meanwhile  # type: ignore[method-assign]
+    linked = meanwhile(world, while_committing, lambda: world.linked_by_peer("customer", other))
     world.command(company("Ours"))
     state = await world.live()
     link = state.link("customer", ObjectRef(connection=PEER, entity="customer", id="61"))
-    assert linked
+    assert linked.is_set()
     assert link is not None
     assert (link.state, link.external_id == other) == (LinkState.CONFLICT, False)

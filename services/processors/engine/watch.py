@@ -1,15 +1,15 @@
 """Whether events move: Faust's own detector of stuck streams only writes a log line."""
 
-from collections.abc import Callable, Container
+from collections.abc import Callable, Mapping
 
 import msgspec
 
+ENGINE = "engine"
+"""What readiness calls it."""
 STALL_S = 60.0
 """Offsets that stand still so long in front of waiting events mean a stuck process."""
 FETCH_AGE_S = 60.0
 """No answer to a fetch for so long means a dead fetcher or a broker that is away."""
-
-
 STUCK_S = 60.0
 """Kafka and the registry answer for so long, and still nothing moves."""
 
@@ -55,12 +55,11 @@ class Stuck:
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
-        self._watch = Watch(now)
         self._answered_since = now()
 
-    def reason(self, progress: Progress, away: Container[str]) -> str | None:
-        """Why it is stuck; None while it moves, or has to wait. `away` names what does not answer."""
-        now, reason = self._now(), self._watch.reason(progress)
-        if "kafka" in away or "registry" in away:
+    def reason(self, unready: Mapping[str, str]) -> str | None:
+        """Why it is stuck; None while it moves, or has to wait. `unready` says of each part why it is not ready."""
+        now = self._now()
+        if "kafka" in unready or "registry" in unready:
             self._answered_since = now
-        return reason if now - self._answered_since > STUCK_S else None
+        return unready.get(ENGINE) if now - self._answered_since > STUCK_S else None

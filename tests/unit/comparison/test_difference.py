@@ -4,9 +4,9 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+from bus.core.clock import CLOCKS_APART
 from schemas.system import Cause, ObjectRef, Standing
 from services.comparison.fields import FieldDifference
-from services.pollers.judging import CLOCKS_APART
 from tests.unit.comparison.looks import foreseen, foreseen_one
 from tests.unit.pair.rig import ORDERS, Pair, changed
 
