@@ -437,7 +437,7 @@ class AccountSink:
         old = self.state.object(entity, external_id)
         ours = old is not None and old.by_bus and old.written_at is not None
         if ours and old and old.written_at and command.made_at <= old.written_at + CLOCKS_APART:
-            # The observation may be older than our write, and only what it can be found by is taken over: the next one tells more.
+            # It may be older than our write, and only what it can be found by is taken over: the next observation tells more.
             seen = msgspec.structs.replace(old, match_keys=seen.match_keys, active=seen.active)
         change: Change = (key, StateRecord(connection=self.connection, object=seen))
         await self._ledger.commit(Entry(state=self.state, changes=[change], settles=message.offset))
