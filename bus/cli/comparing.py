@@ -100,7 +100,7 @@ def reconcile(flow: str, sample: int | None, since: datetime | None, repair: boo
 
     async def work(settings: Any, codec: Any) -> "tuple[Reconciliation, list[RequestRecord]]":
         with _Reading({item.connection: item.objects for item in price.accounts}) as reading:
-            found = await reconciling.reconcile(settings, codec, scope, reading.read)
+            found = await reconciling.reconcile(settings, codec, scope, reading.read, reading.waits)
         asked = await reconciling.ask_repairs(settings, codec, found) if repair else []
         return found, asked
 
@@ -159,6 +159,10 @@ class _Reading:
     def read(self, connection: str, count: int) -> None:
         """So many objects more."""
         self._bar.advance(self._tasks[connection], count)
+
+    def waits(self, text: str) -> None:
+        """A line above the bars."""
+        self._bar.console.print(text)
 
 
 def _reconciled_plain(found: "Reconciliation", price: "Cost", asked: "Sequence[RequestRecord]") -> dict[str, Any]:

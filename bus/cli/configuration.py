@@ -206,6 +206,8 @@ def _show_warnings(warnings: "Sequence[Problem]") -> None:
 
 
 def _show_forecasts(forecasts: "Sequence[Forecast]") -> None:
+    if not forecasts:
+        return
     from rich.console import Console
     from rich.table import Table
 

@@ -164,7 +164,7 @@ def check_connection(connection: str, as_json: bool) -> None:
     async def ask(settings: Any, codec: Any) -> Any:
         from bus.runtime.asking import check
 
-        return await check(settings, codec, connection)
+        return await check(settings, codec, connection, lambda text: click.echo(text, err=True))
 
     account = connected(ask)
     if as_json:

@@ -24,6 +24,7 @@ from bus.runtime.publication import Published, read_published
 from bus.runtime.requests import ask, request
 from bus.runtime.settings import BusSettings
 from bus.runtime.state import AccountState
+from bus.runtime.turns import in_turn
 from schemas.system import RequestKind, RequestRecord, SeenRecord
 from services.comparison.comparing import Comparison, Known
 from services.comparison.cost import Cost, account_cost
@@ -110,8 +111,10 @@ def flow_of(configuration: Configuration, name: str) -> Flow:
     return flow
 
 
-async def reconcile(settings: BusSettings, codec: Codec, scope: Scope, progress: Progress) -> Reconciliation:
-    """Reads both ends and compares them. Raises what the vendors' failures raise."""
+async def reconcile(
+    settings: BusSettings, codec: Codec, scope: Scope, progress: Progress, told: Callable[[str], None]
+) -> Reconciliation:
+    """Reads both ends and compares them; `told` hears of a wait for another command. Raises what the vendors' failures raise."""
     clock = SystemClock()
     published = await read_published(settings, codec)
     flow = flow_of(published.configuration, scope.flow)
@@ -122,10 +125,14 @@ async def reconcile(settings: BusSettings, codec: Codec, scope: Scope, progress:
         open_connection(published.configuration.connections[end.connection], grants.tokens(end.connection), clock, "people")
         for end in (flow.from_, flow.to)
     )
-    try:
+
+    async def work() -> Reconciliation:
         return await _reconciled(
             settings, codec, scope, published, (source, target), Privacy(master, clock=clock), clock, progress
         )
+
+    try:
+        return await in_turn(settings, (flow.from_.connection, flow.to.connection), work, told)
     finally:
         await source.close()
         await target.close()

@@ -38,7 +38,8 @@ async def quiet_example(world: World, orders: int = 40) -> None:
 
 
 async def reconciled(world: World, flow: str, sample: int | None = None) -> Reconciliation:
-    return await reconcile(world.settings, world.codec, Scope(flow=world.flow(flow), sample=sample), lambda _name, _count: None)
+    scope = Scope(flow=world.flow(flow), sample=sample)
+    return await reconcile(world.settings, world.codec, scope, lambda _name, _count: None, lambda _text: None)
 
 
 async def unsettled(world: World, flow: str) -> set[str]:
