@@ -20,6 +20,8 @@ from bench import bed, poller, vendor
 from bench.example import SOURCE, TARGET, applied
 from bench.measure import MIB, Figure, quantile
 from bus.core import topics
+from bus.runtime.jobs import ENDED, jobs
+from bus.runtime.published import read_published
 from bus.runtime.publisher import Outgoing, Publisher
 from bus.runtime.reader import BEGINNING, END, LogReader, Record
 from bus.runtime.table import PartitionTable
@@ -41,6 +43,7 @@ async def figures(size: int) -> list[Figure]:
     clock = vendor.SimulatedTime(process.simulator.clock)
     async with bed.made(clock) as made:
         await _apply(made, process)
+        await _first_replays(made)
         await _publish(made, process)
         process.simulator.company.tables.clear()
         events = await _events(made)
@@ -65,6 +68,17 @@ async def _apply(made: bed.Bed, process: InProcess) -> None:
     infos = {SOURCE: process.info, TARGET: exact.info}
     start = (made.clock.now() - SINCE).date()
     await applied(made.settings, made.codec, infos, start=start, poll_s=POLL_S, is_filtered=False)
+
+
+async def _first_replays(made: bed.Bed) -> None:
+    """Those of the new flows, over empty topics: else they would send every event a second time beside the measurement."""
+    flows = (await read_published(made.settings, made.codec)).configuration.flows
+    deadline = time.monotonic() + PATIENCE_S
+    async with _service():
+        while sum(job.state in ENDED for job in await jobs(made.settings, made.codec)) < len(flows):
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"the replays of {len(flows)} new flows have not ended after {PATIENCE_S:.0f} s")
+            await asyncio.sleep(0.5)
 
 
 async def _publish(made: bed.Bed, process: InProcess) -> None:

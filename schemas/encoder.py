@@ -1,8 +1,9 @@
 """Avro encoders compiled from a schema: functions that write Struct attributes straight into a bytearray.
 
-The bytes are those of the Avro specification (https://avro.apache.org/docs/1.12.0/specification/#binary-encoding) and equal
-fastavro's, several times faster because no dict is built. What does not fit is refused with the path of the field: a float or
-an excess scale where money should be, a naive instant, a plain record where a sealed one belongs.
+The bytes are those of the Avro specification (https://avro.apache.org/docs/1.12.0/specification/#binary-encoding), several times
+faster than fastavro's because no dict is built, and equal to them except that a map's block tells its size. What does not fit is
+refused with the path of the field: a float or an excess scale where money should be, a naive instant, a plain record where a
+sealed one belongs.
 """
 
 import sys
@@ -166,13 +167,16 @@ def _map(item: Put) -> Put:
         if not isinstance(value, dict):
             raise Refused(f"needs a mapping, got {_kind(value)}")
         if value:
-            put_integer(len(value), out)
+            block = bytearray()
             for name, part in value.items():
                 try:
-                    _put_string(name, out)
-                    item(part, out)
+                    _put_string(name, block)
+                    item(part, block)
                 except Refused as error:
                     raise error.below(f"[{name!r}]") from None
+            out += _zigzag(-len(value))  # negative: the block tells its size, and a picker steps over it at once
+            put_integer(len(block), out)
+            out += block
         out.append(0)
 
     return put

@@ -34,7 +34,10 @@ def _blocks(step: Callable[[bytes, int], int]) -> Callable[[bytes, int], int]:
     """Over the blocks of an array or map; a block that tells its size is jumped over."""
 
     def step_over(data: bytes, at: int) -> int:
-        while data[at]:
+        while first := data[at]:
+            if first & _NEGATIVE and first < 128:  # as below, without the calls: maps are written so
+                at = step_over_piece(data, at + 1)
+                continue
             count, at = get_integer(data, at)
             if count < 0:
                 at = step_over_piece(data, at)
@@ -48,24 +51,8 @@ def _blocks(step: Callable[[bytes, int], int]) -> Callable[[bytes, int], int]:
     return step_over
 
 
-def _step_over_texts_by_name(data: bytes, at: int) -> int:
-    """A map of texts, written out for speed: most of a record's bytes are one."""
-    while count := data[at]:
-        if count & _NOT_SMALL:
-            number, at = get_integer(data, at)
-            if number < 0:
-                at = step_over_piece(data, at)
-                continue
-        else:
-            number, at = count >> 1, at + 1
-        for _ in range(number):
-            length = data[at]
-            at = at + 1 + (length >> 1) if length < 128 else step_over_piece(data, at)
-            length = data[at]
-            at = at + 1 + (length >> 1) if length < 128 else step_over_piece(data, at)
-    return at + 1
-
-
+_NEGATIVE = 1
+"""Of the first byte of a count."""
 _NOT_SMALL = 0b1000_0001
 """Of the first byte of a count: it has another byte, or is negative and followed by a size."""
 
@@ -106,7 +93,6 @@ class _Writer:
             "over_integer": step_over_integer,
             "get_integer": get_integer,
             "get_pieces": _get_pieces,
-            "over_map": _step_over_texts_by_name,
         }
 
     def add(self, indent: int, line: str) -> None:
@@ -132,8 +118,6 @@ class _Writer:
             case "string" | "bytes":
                 self.add(indent, "n = data[at]")
                 self.add(indent, "at = at + 1 + (n >> 1) if n < 128 else over_piece(data, at)")
-            case "map" if schema["values"] == "string":
-                self.add(indent, "at = over_map(data, at)")
             case "array" | "map":
                 name = f"over_{len(self.scope)}"
                 self.scope[name] = self._items(schema)
