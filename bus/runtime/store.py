@@ -286,4 +286,4 @@ def _database(folder: Path, env: Env | None = None, *, is_loading: bool = False)
     options.set_skip_stats_update_on_db_open(True)
     if env is not None:
         options.set_env(env)
-    return Rdict(str(folder), options)
+    return Rdict(str(folder), options, {"default": options})  # named, or the options that the folder was last opened with count

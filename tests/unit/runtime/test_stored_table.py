@@ -115,6 +115,17 @@ async def test_a_warm_start_reads_what_came_since(place: Place) -> None:
     await table.close()
 
 
+async def test_a_copy_is_for_looking_up_once_it_is_loaded_and_after_every_start(place: Place) -> None:
+    """What makes loading fast makes every look-up sort what was written since, and files are never put in order."""
+    place.log.commit(("a|1", b"xy"))
+    for _ in ("cold", "warm"):
+        table = await place.table()
+        options = max(place.cache.glob("OPTIONS-*"), key=lambda path: path.name).read_text()
+        assert "memtable_factory=SkipListFactory" in options
+        assert "disable_auto_compactions=false" in options
+        await table.close()
+
+
 async def test_what_is_kept_in_memory_is_found_by_a_warm_start_without_looking_at_the_rest(place: Place) -> None:
     await place.used()
     table = await place.table()
