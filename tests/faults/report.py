@@ -104,7 +104,7 @@ def page(rows: Sequence[dict[str, Any]]) -> str:
         [row for row in rows if (bool(row["broken"]), row["full"]) == kind]
         for kind in ((False, False), (False, True), (True, False))
     )
-    machines = ", ".join(sorted({row["machine"] for row in rows}))
+    machines = "; ".join(sorted({row["machine"] for row in rows}))
     parts = [HEAD, f"Machine: {machines}. {_minutes(usual)} for the first table.\n", COLUMNS, *map(_line, usual)]
     if full:
         parts += [FULL, COLUMNS, *map(_line, full)]
