@@ -261,7 +261,7 @@ class Masters:
         document = task.document
         assert document is not None and task.command.flow is not None
         now_hashes = self._hasher.fields(document)
-        before = self._state.standing(task.command.flow, task.source)
+        before = self._settled_before(task, link)
         applied = before.applied if before else {}
         edited = changed_paths(now_hashes, applied) - task.echo_fields
         # What was settled before is not believed by a repair: every field is compared with what the target holds.
@@ -303,6 +303,13 @@ class Masters:
             end.standing, end.outcome = Standing.WRITTEN, Outcome.UPDATED
             end.detail = "; ".join(filter(None, (f"fields: {', '.join(sorted(fields))}", end.detail)))
         return end
+
+    def _settled_before(self, task: Task, link: LinkRecord) -> StandingRecord | None:
+        """What changes count from. A document may have made another object meanwhile, in the account's own currency: of what the
+        document did not know nothing was ever sent to that one, so it is compared whole."""
+        before = self._state.standing(task.command.flow or "", task.source)
+        is_other = before is not None and before.external_id not in (None, link.external_id)
+        return None if is_other and link.linked_by is LinkedBy.CREATED else before
 
     def _begun(self, task: Task) -> frozenset[str]:
         """What an update of this very command sent and nobody heard of: if the target holds something else there, it is what its

@@ -338,6 +338,20 @@ async def test_a_customer_of_another_currency_is_not_taken_for_this_one(make: Ma
     assert [sale["customer_id"] for sale in sales(pair) if sale["currency"] == "SEK"] == [kronor["value"]]
 
 
+async def test_a_customer_made_for_another_currency_is_told_all_that_the_debtor_says(make: Make) -> None:
+    pair = make(changed(SUFFIX))
+    pair.qbo_customer("Van Dijk B.V.", email=EMAIL, CurrencyRef={"value": "SEK"})
+    account = buyer(pair, Remarks="Levert achterom")
+    await pair.run()  # the debtor's changes went to the customer in kronor until now
+    await delivered(pair, account)
+    assert "Notes" not in customer_of(pair, sales(pair)[0])  # an order does not know them
+    pair.exact_edit("customer", account, Phone="+31 20 1234567")
+    await pair.run()
+    row = customer_of(pair, sales(pair)[0])
+    assert row["CurrencyRef"]["value"] == "EUR"
+    assert (row["PrimaryPhone"]["FreeFormNumber"], row["Notes"]) == ("+31 20 1234567", "Levert achterom")
+
+
 # --- amounts ---
 
 
